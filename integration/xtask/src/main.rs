@@ -1,0 +1,2 @@
+//! The project's own commands: `cargo xtask demo`, `cargo xtask test` and the rest.
+fn main() {}

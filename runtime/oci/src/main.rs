@@ -1,0 +1,2 @@
+//! `croft-oci`: an OCI runtime with runc's command line.
+fn main() {}

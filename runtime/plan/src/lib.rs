@@ -1,0 +1,1 @@
+//! Pure: an OCI runtime spec and facts about the host become a list of steps.
