@@ -1,69 +1,64 @@
-//! What a kernel call says when it fails: which call, and the errno.
+//! The one error of this crate: which kernel call failed, and why.
 
 use rustix::io::Errno;
 
-/// The result of a kernel call.
+/// The outcome of a kernel call.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failed kernel call. The caller adds on what and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A kernel call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{call}: {}", std::io::Error::from_raw_os_error(errno.raw_os_error()))]
 pub struct Error {
     call: &'static str,
     errno: Errno,
 }
 
 impl Error {
-    /// `call` failed with `errno`.
-    pub fn new(call: &'static str, errno: Errno) -> Error {
-        Error { call, errno }
+    /// An error of `call` with a known reason.
+    pub fn new(call: &'static str, errno: Errno) -> Self {
+        Self { call, errno }
     }
 
-    /// `call` was made through libc and has just failed: takes this thread's errno.
-    pub fn last(call: &'static str) -> Error {
-        let errno = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
-        Error { call, errno }
+    /// An error of `call` with the calling thread's `errno`.
+    pub fn last(call: &'static str) -> Self {
+        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        Self { call, errno: Errno::from_raw_os_error(errno) }
     }
 
-    /// The name of the call, as in its manual page.
+    /// The name of the call.
     pub fn call(&self) -> &'static str {
         self.call
     }
 
-    /// Why it failed.
+    /// The kernel's reason.
     pub fn errno(&self) -> Errno {
         self.errno
     }
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.call, self.errno)
+/// Names the call of a failed `rustix`, `nix` or `std` result.
+pub trait Call<T> {
+    /// Turns the foreign error into one that says which `call` failed.
+    fn call(self, call: &'static str) -> Result<T>;
+}
+
+impl<T> Call<T> for std::result::Result<T, Errno> {
+    fn call(self, call: &'static str) -> Result<T> {
+        self.map_err(|errno| Error::new(call, errno))
     }
 }
 
-impl std::error::Error for Error {}
-
-impl From<Error> for std::io::Error {
-    fn from(error: Error) -> std::io::Error {
-        error.errno.into()
+impl<T> Call<T> for std::result::Result<T, nix::errno::Errno> {
+    fn call(self, call: &'static str) -> Result<T> {
+        self.map_err(|errno| Error::new(call, Errno::from_raw_os_error(errno as i32)))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_the_call_and_the_reason() {
-        let error = Error::new("mount", Errno::PERM);
-        assert_eq!(error.errno(), Errno::PERM);
-        assert_eq!(error.to_string(), "mount: Operation not permitted (os error 1)");
-    }
-
-    #[test]
-    fn last_takes_the_errno_libc_left() {
-        // SAFETY: close takes any number; -1 is no fd, so nothing is closed and errno is EBADF.
-        let returned = unsafe { libc::close(-1) };
-        assert_eq!((returned, Error::last("close")), (-1, Error::new("close", Errno::BADF)));
+impl<T> Call<T> for std::io::Result<T> {
+    fn call(self, call: &'static str) -> Result<T> {
+        self.map_err(|e| {
+            let errno = e.raw_os_error().unwrap_or(libc::EIO);
+            Error::new(call, Errno::from_raw_os_error(errno))
+        })
     }
 }

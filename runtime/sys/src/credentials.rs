@@ -1,0 +1,87 @@
+//! Who a process is: user and group ids, and capabilities. Each call changes the calling thread only, so the caller is single-threaded.
+
+use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::error::{Call, Error, Result};
+
+/// Sets the supplementary groups.
+pub fn set_groups(groups: &[u32]) -> Result<()> {
+    let groups: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
+    rustix::thread::set_thread_groups(&groups).call("setgroups")
+}
+
+/// Sets the real, effective and saved group id.
+pub fn set_gid(gid: u32) -> Result<()> {
+    let gid = Gid::from_raw(gid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).call("setresgid")
+}
+
+/// Sets the real, effective and saved user id.
+pub fn set_uid(uid: u32) -> Result<()> {
+    let uid = Uid::from_raw(uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).call("setresuid")
+}
+
+/// Sets the effective, permitted and inheritable capabilities in one call; bit n is capability number n.
+pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    let sets = CapabilitySets {
+        effective: CapabilitySet::from_bits_retain(effective),
+        permitted: CapabilitySet::from_bits_retain(permitted),
+        inheritable: CapabilitySet::from_bits_retain(inheritable),
+    };
+    rustix::thread::set_capabilities(None, sets).call("capset")
+}
+
+/// The effective, permitted and inheritable capabilities of the caller, as bits.
+pub fn capabilities() -> Result<(u64, u64, u64)> {
+    let sets = rustix::thread::capabilities(None).call("capget")?;
+    Ok((sets.effective.bits(), sets.permitted.bits(), sets.inheritable.bits()))
+}
+
+/// Drops every capability up to number `last` that is not in `keep` from the bounding set.
+pub fn limit_bounding(keep: u64, last: u32) -> Result<()> {
+    for number in (0..=last).filter(|n| keep >> n & 1 == 0) {
+        // SAFETY: integers only.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) } != 0 {
+            return Err(Error::last("prctl PR_CAPBSET_DROP"));
+        }
+    }
+    Ok(())
+}
+
+/// The bounding set as bits, up to capability number `last`.
+pub fn bounding(last: u32) -> u64 {
+    // SAFETY: integers only; the answer is 1, 0 or an error for a number the kernel does not know.
+    (0..=last)
+        .filter(|n| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(*n), 0, 0, 0) } == 1)
+        .fold(0, |bits, n| bits | 1 << n)
+}
+
+/// Raises the capabilities `ambient` (which must be permitted and inheritable) in the ambient set and clears the rest.
+pub fn set_ambient(ambient: u64) -> Result<()> {
+    let control = |what: libc::c_int, number: u32| {
+        // SAFETY: integers only.
+        let r = unsafe {
+            libc::prctl(libc::PR_CAP_AMBIENT, what as libc::c_ulong, libc::c_ulong::from(number), 0, 0)
+        };
+        if r == 0 { Ok(()) } else { Err(Error::last("prctl PR_CAP_AMBIENT")) }
+    };
+    control(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    (0..64).filter(|n| ambient >> n & 1 == 1).try_for_each(|n| control(libc::PR_CAP_AMBIENT_RAISE, n))
+}
+
+/// The number that the kernel calls by `name`, such as `CAP_SYS_ADMIN`.
+pub fn capability_number(name: &str) -> Option<u32> {
+    name.parse::<caps::Capability>().ok().map(|c| u32::from(c.index()))
+}
+
+/// The real and effective user id of the caller.
+pub fn user() -> (u32, u32) {
+    (rustix::process::getuid().as_raw(), rustix::process::geteuid().as_raw())
+}
+
+/// The real group id of the caller.
+pub fn group() -> u32 {
+    rustix::process::getgid().as_raw()
+}

@@ -1,0 +1,78 @@
+//! Replacing the running program, and which descriptors stay open over it.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Call, Error, Result};
+use crate::mount::{self, Attributes, Depth};
+
+/// Runs the program `path` in place of the caller; returns only on failure.
+pub fn execve(path: &Path, args: &[CString], env: &[CString]) -> Result<Infallible> {
+    let path = c_path(path)?;
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: path and every element are NUL-terminated strings that outlive the call, both arrays end in a null pointer.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    Err(Error::last("execve"))
+}
+
+/// Runs the program behind `file` in place of the caller; returns only on failure.
+pub fn fexecve(file: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> Result<Infallible> {
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: as in execve; the path is an empty string, which AT_EMPTY_PATH makes mean the file itself.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            args.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Err(Error::last("execveat"))
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    use std::os::unix::ffi::OsStrExt;
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::new("execve", rustix::io::Errno::INVAL))
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Marks every descriptor from `first` on as closed on exec (close_range(2), Linux 5.11).
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    // SAFETY: integers only; no descriptor is closed now, so no owner is left with a number that is not its own.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if r == 0 { Ok(()) } else { Err(Error::last("close_range")) }
+}
+
+/// The program that the caller runs, as an `O_PATH` descriptor.
+pub fn own_program() -> Result<OwnedFd> {
+    rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .call("open /proc/self/exe")
+}
+
+/// Whether the mount through which `file` was opened is read-only.
+pub fn is_on_read_only_mount(file: BorrowedFd<'_>) -> Result<bool> {
+    let flags = rustix::fs::fstatvfs(file).call("fstatvfs")?.f_flag;
+    Ok(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// A descriptor for `program` through a read-only mount of its own that is attached nowhere and, once the descriptor is closed
+/// by an exec, can be reached, changed and reopened for writing by nobody (CVE-2019-5736).
+pub fn seal(program: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let sealed = mount::open_tree(program, Path::new(""), Depth::One)?;
+    let attributes = Attributes {
+        set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        propagation: libc::MS_PRIVATE,
+        ..Default::default()
+    };
+    mount::set_attributes(sealed.as_fd(), Depth::One, attributes)?;
+    Ok(sealed)
+}
