@@ -62,3 +62,9 @@ impl<T> Call<T> for std::io::Result<T> {
         })
     }
 }
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> std::io::Error {
+        error.errno.into()
+    }
+}
