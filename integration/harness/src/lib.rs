@@ -1,1 +1,17 @@
 //! What the integration tests, the benches and the demo share: Debian packages, root filesystems, hosts, snapshots.
+//!
+//! Start at [`suite`] for how a test is written, then [`bundle`] for how it makes a container.
+pub mod bundle;
+pub mod config;
+pub mod facility;
+pub mod host;
+pub mod process;
+pub mod rootfs;
+pub mod snapshot;
+pub mod suite;
+
+pub use bundle::Bundle;
+pub use facility::Facility;
+pub use host::{Host, RuntimeKind};
+pub use process::Output;
+pub use suite::{OnRunc, Subject, Test};

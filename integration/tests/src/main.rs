@@ -1,0 +1,12 @@
+//! The integration suite. Each subject is a file here; `CROFT_OCI` names the runtime under test.
+use std::process::ExitCode;
+
+use croft_harness::Subject;
+
+mod run;
+
+const SUBJECTS: &[Subject] = &[run::SUBJECT];
+
+fn main() -> ExitCode {
+    croft_harness::suite::main(SUBJECTS, concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
+}
