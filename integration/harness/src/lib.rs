@@ -2,7 +2,9 @@
 //!
 //! Start at [`suite`] for how a test is written, then [`bundle`] for how it makes a container.
 pub mod bundle;
+pub mod cache;
 pub mod config;
+pub mod debian;
 pub mod facility;
 pub mod host;
 pub mod process;
