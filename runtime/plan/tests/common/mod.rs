@@ -1,0 +1,20 @@
+//! The two kinds of host that the tables are tested for.
+
+use croft_plan::cgroup::{CgroupHost, huge_page_sizes};
+
+/// A unified host, as Debian's trixie boots: everything on cgroup2.
+pub fn unified() -> CgroupHost {
+    let controllers = "cpuset cpu io memory hugetlb pids rdma misc dmem";
+    host(include_str!("../hosts/unified.mountinfo"), controllers)
+}
+
+/// A hybrid host: hugetlb on cgroup2, the rest on v1.
+pub fn hybrid() -> CgroupHost {
+    host(include_str!("../hosts/hybrid.mountinfo"), "hugetlb\n")
+}
+
+fn host(mountinfo: &str, controllers: &str) -> CgroupHost {
+    let mut host = CgroupHost::from_mountinfo(mountinfo, controllers).expect("the mountinfo has cgroup2");
+    host.huge_pages = huge_page_sizes(["hugepages-1048576kB", "hugepages-2048kB"]);
+    host
+}
