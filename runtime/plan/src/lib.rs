@@ -1,3 +1,4 @@
 //! Pure: an OCI runtime spec and facts about the host become a list of steps.
 
 pub mod cgroup;
+pub mod devices;
