@@ -25,7 +25,12 @@ impl Error {
         Self { call, errno: Errno::from_raw_os_error(errno) }
     }
 
-    /// The name of the call.
+    /// What a call made through libc returned, or `call` failing with this thread's errno if that is -1.
+    pub(crate) fn check(call: &'static str, returned: libc::c_long) -> Result<libc::c_long> {
+        if returned == -1 { Err(Error::last(call)) } else { Ok(returned) }
+    }
+
+    /// The name of the call, as in its manual page.
     pub fn call(&self) -> &'static str {
         self.call
     }

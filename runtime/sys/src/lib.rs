@@ -6,13 +6,20 @@ pub mod cgroup;
 pub mod clone;
 pub mod credentials;
 pub mod error;
+pub mod event;
 pub mod exec;
 pub mod mount;
 pub mod ns;
 pub mod path;
+pub mod prctl;
 pub mod proc;
+pub mod rlimit;
+pub mod signal;
 pub mod socket;
 pub mod wait;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use error::{Call, Error, Result};
 pub use rustix::fs::{Mode, OFlags};

@@ -42,7 +42,7 @@ impl Proc {
     fn check(root: BorrowedFd<'_>) -> Result<()> {
         let magic = rustix::fs::fstatfs(root).call("fstatfs /proc")?.f_type;
         let inode = rustix::fs::fstat(root).call("fstat /proc")?.st_ino;
-        if magic as i64 != rustix::fs::PROC_SUPER_MAGIC as i64 || inode != PROC_ROOT_INODE {
+        if magic as i64 != rustix::fs::PROC_SUPER_MAGIC || inode != PROC_ROOT_INODE {
             return Err(Error::new("/proc is not procfs", Errno::NOTSUP));
         }
         Ok(())
