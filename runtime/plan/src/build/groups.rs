@@ -1,0 +1,247 @@
+//! Which control groups the container gets, in which hierarchies, and what is written there.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime as oci;
+use serde::{Deserialize, Serialize};
+
+use super::{Builder, PlanError, can_make_groups};
+use crate::cgroup::{self, DeviceFilter, Version};
+use crate::devices;
+use crate::facts::{Delegation, Facts};
+use crate::spec::{MountKind, clean};
+use crate::step::{Slot, Step};
+
+/// Who makes the container's group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// We do, in cgroupfs.
+    Cgroupfs,
+    /// systemd does (`--systemd-cgroup`).
+    Systemd,
+}
+
+/// One group of the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The hierarchy's mount point.
+    pub hierarchy: PathBuf,
+    /// The group's folder.
+    pub dir: PathBuf,
+    /// The controllers of a v1 hierarchy; empty for cgroup2.
+    pub controllers: Vec<String>,
+    /// The slot in which the plan opens it for joining.
+    #[serde(skip)]
+    pub slot: Option<Slot>,
+}
+
+/// All groups of the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groups {
+    /// In the cgroup2 hierarchy.
+    pub v2: Option<Group>,
+    /// In v1 hierarchies.
+    pub v1: Vec<Group>,
+    /// The systemd unit that holds them.
+    pub unit: Option<String>,
+}
+
+impl Groups {
+    /// The folder of the group that holds this controller's files in this version.
+    pub fn dir(&self, controller: &str, version: Version) -> Option<&Path> {
+        match version {
+            Version::V2 => self.v2.as_ref().map(|g| g.dir.as_path()),
+            Version::V1 => {
+                let has = |g: &&Group| g.controllers.iter().any(|c| c == controller);
+                self.v1.iter().find(has).map(|g| g.dir.as_path())
+            }
+        }
+    }
+}
+
+/// A path below `mount`, which `path` names as if `mount` were `/`.
+fn below(mount: &Path, path: &Path) -> PathBuf {
+    let clean = clean(path);
+    mount.join(clean.strip_prefix("/").unwrap_or(&clean))
+}
+
+pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
+    let mut resources = b.spec.linux.resources.clone();
+    if !can_make_groups(b.facts) {
+        return without_groups(b, &resources);
+    }
+    if b.facts.is_rootless() {
+        // The kernel lets only root filter devices; in its user namespace the container can make no node anyway.
+        resources.set_devices(None);
+    }
+    let writes = cgroup::writes(&resources, &b.facts.cgroups)?;
+    b.plan.warnings.extend(writes.warnings.clone());
+    let path = place(b)?;
+    let v2 = below(&b.facts.cgroups.v2.mount, &path);
+    let hierarchy = b.facts.cgroups.v2.mount.clone();
+    b.plan.spawn.group = Some(v2.clone());
+    b.plan.groups.v2 =
+        Some(Group { hierarchy: hierarchy.clone(), dir: v2.clone(), controllers: Vec::new(), slot: None });
+    if let Some(unit) = b.plan.groups.unit.clone() {
+        add_scope(b, unit)?;
+    } else {
+        b.plan.host.push(Step::MakeGroup { hierarchy: hierarchy.clone(), dir: v2.clone(), fill: Vec::new() });
+    }
+    let controllers: Vec<String> = b.facts.cgroups.v2.controllers.iter().cloned().collect();
+    if !controllers.is_empty() {
+        let required = writes.controllers(Version::V2).into_iter().map(str::to_owned).collect();
+        b.plan.host.push(Step::EnableControllers { hierarchy, dir: v2, controllers, required });
+    }
+    add_v1(b, &path, &writes.controllers(Version::V1));
+    let groups = b.plan.groups.clone();
+    b.plan.host.extend(resource_steps(&groups, &resources, b.facts, &writes));
+    if !b.facts.is_rootless() {
+        let rules = b.spec.linux.resources.devices().clone().unwrap_or_default();
+        b.plan.host.extend(device_step(&groups, &rules, b.facts, &b.spec.linux.devices)?);
+    }
+    Ok(())
+}
+
+/// The writes of a plan as steps, each in the folder of its group.
+pub fn resource_steps(
+    groups: &Groups,
+    _resources: &oci::LinuxResources,
+    _facts: &Facts,
+    writes: &cgroup::Writes,
+) -> Vec<Step> {
+    let step = |w: &cgroup::Write| {
+        let dir = groups.dir(&w.controller, w.version)?.to_owned();
+        Some(Step::WriteGroup { dir, write: w.clone() })
+    };
+    writes.writes.iter().filter_map(step).collect()
+}
+
+fn device_step(
+    groups: &Groups,
+    rules: &[oci::LinuxDeviceCgroup],
+    facts: &Facts,
+    _nodes: &[crate::spec::Device],
+) -> Result<Option<Step>, PlanError> {
+    let Some(group) = &groups.v2 else { return Ok(None) };
+    if facts.cgroups.device_filter != DeviceFilter::Ebpf || rules.is_empty() {
+        return Ok(None);
+    }
+    let _ = (rules, devices::MODULE);
+    Ok(Some(Step::FilterDevices { dir: group.dir.clone(), program: Vec::new() }))
+}
+
+fn without_groups(b: &mut Builder<'_>, resources: &oci::LinuxResources) -> Result<(), PlanError> {
+    let writes = cgroup::writes(resources, &b.facts.cgroups)?;
+    if let Some(write) = writes.writes.first() {
+        let why = "no cgroup is delegated to this user: start it with systemd-run --user --scope -p Delegate=yes, or drop the limit";
+        return Err(PlanError::refused(format!("linux.resources.{}", write.property), why));
+    }
+    Ok(())
+}
+
+/// The group's path below the hierarchies' roots.
+fn place(b: &mut Builder<'_>) -> Result<PathBuf, PlanError> {
+    let id = b.request.id.clone();
+    let asked = b.spec.linux.cgroups_path.clone();
+    if b.request.driver == Driver::Systemd {
+        let (slice, unit) = scope_of(asked.as_deref(), &id, b.facts)?;
+        let path = expand_slice(&slice)?.join(&unit);
+        b.plan.groups.unit = Some(unit);
+        return Ok(match &b.facts.delegated {
+            Delegation::Below(_) => b.facts.own_group.join(path),
+            _ => path,
+        });
+    }
+    Ok(match (&b.facts.delegated, asked) {
+        (Delegation::Below(group), None) => group.join(format!("croft-{id}")),
+        (Delegation::Below(group), Some(asked)) => group.join(clean(asked.as_ref()).strip_prefix("/").unwrap_or(Path::new(&id))),
+        (_, None) => Path::new("croft").join(id),
+        (_, Some(asked)) => PathBuf::from(asked),
+    })
+}
+
+/// The slice and the scope's name of `slice:prefix:name`, as runc reads cgroupsPath with the systemd driver.
+fn scope_of(asked: Option<&str>, id: &str, facts: &Facts) -> Result<(String, String), PlanError> {
+    let default = if facts.is_rootless() { "user.slice" } else { "system.slice" };
+    let Some(asked) = asked else { return Ok((default.to_owned(), format!("croft-{id}.scope"))) };
+    let parts: Vec<&str> = asked.split(':').collect();
+    let [slice, prefix, name] = parts[..] else {
+        let why = "with --systemd-cgroup it must be slice:prefix:name";
+        return Err(PlanError::refused("linux.cgroupsPath", why));
+    };
+    let slice = if slice.is_empty() { default } else { slice };
+    let unit = match (prefix, name) {
+        (_, name) if name.ends_with(".slice") => name.to_owned(),
+        ("", name) => format!("{name}.scope"),
+        (prefix, name) => format!("{prefix}-{name}.scope"),
+    };
+    Ok((slice.to_owned(), unit))
+}
+
+/// The folder of a slice: `a-b.slice` is in `a.slice` (systemd.slice(5)).
+fn expand_slice(slice: &str) -> Result<PathBuf, PlanError> {
+    let bad = || PlanError::refused("linux.cgroupsPath", format!("{slice:?} is not the name of a slice"));
+    if slice == "-.slice" {
+        return Ok(PathBuf::new());
+    }
+    let name = slice.strip_suffix(".slice").filter(|n| !n.contains('/')).ok_or_else(bad)?;
+    let mut path = PathBuf::new();
+    let mut prefix = String::new();
+    for part in name.split('-') {
+        if part.is_empty() {
+            return Err(bad());
+        }
+        prefix = if prefix.is_empty() { part.to_owned() } else { format!("{prefix}-{part}") };
+        path.push(format!("{prefix}.slice"));
+    }
+    Ok(path)
+}
+
+fn add_scope(b: &mut Builder<'_>, unit: String) -> Result<(), PlanError> {
+    let (slice, _) = scope_of(b.spec.linux.cgroups_path.as_deref(), &b.request.id, b.facts)?;
+    let properties = vec![
+        ("Description".to_owned(), format!("croft container {}", b.request.id)),
+        ("Delegate".to_owned(), "yes".to_owned()),
+    ];
+    b.plan.host.push(Step::StartScope { unit, slice, properties });
+    Ok(())
+}
+
+/// v1 groups cost milliseconds, so they are made only in hierarchies that a limit needs, or in all when the container
+/// mounts its groups: a v1 mount without a group of its own would show the host's root.
+fn add_v1(b: &mut Builder<'_>, path: &Path, needed: &BTreeSet<&str>) {
+    let shown = b.spec.mounts.iter().any(|m| m.kind == MountKind::Cgroup);
+    for (hierarchy, controllers) in b.facts.v1_hierarchies.clone() {
+        if !shown && !controllers.iter().any(|c| needed.contains(c.as_str())) {
+            continue;
+        }
+        let dir = below(&hierarchy, path);
+        let fill = controllers.iter().flat_map(|c| cgroup::filled_from_parent(c, Version::V1));
+        let fill = fill.map(|f| (*f).to_owned()).collect();
+        let slot = b.slot();
+        b.plan.host.push(Step::MakeGroup { hierarchy: hierarchy.clone(), dir: dir.clone(), fill });
+        b.plan.host.push(Step::OpenGroup { slot, dir: dir.clone() });
+        b.plan.groups.v1.push(Group { hierarchy, dir, controllers, slot: Some(slot) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_nest_by_their_dashes() {
+        assert_eq!(expand_slice("a-b-c.slice").unwrap(), PathBuf::from("a.slice/a-b.slice/a-b-c.slice"));
+        assert_eq!(expand_slice("-.slice").unwrap(), PathBuf::new());
+        for bad in ["a", "a--b.slice", "a/b.slice", ".slice"] {
+            assert!(expand_slice(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_group_stays_below_its_hierarchy() {
+        assert_eq!(below(Path::new("/cg"), Path::new("/../../etc")), PathBuf::from("/cg/etc"));
+        assert_eq!(below(Path::new("/cg"), Path::new("a/b")), PathBuf::from("/cg/a/b"));
+    }
+}

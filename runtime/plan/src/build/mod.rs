@@ -1,0 +1,316 @@
+//! Decides: a spec and facts in, a plan out. Pure.
+
+mod check;
+mod devices;
+mod exec;
+mod groups;
+mod mounts;
+mod process;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub use exec::{ExecRequest, build_exec};
+pub use groups::{Driver, Group, Groups, resource_steps};
+
+use crate::cgroup::Refusal;
+use crate::facts::{Delegation, Facts};
+use crate::spec::{Hooks, Namespace, NamespaceKind, Propagation, Spec, Terminal};
+use crate::step::{IdMapper, MountChange, Slot, Step};
+
+/// What the caller asked for beside the spec.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The container's id.
+    pub id: String,
+    /// The bundle, absolute and without links.
+    pub bundle: PathBuf,
+    /// The root folder, absolute and without links.
+    pub rootfs: PathBuf,
+    /// Whether the container's process gets a session keyring of its own.
+    pub keyring: Keyring,
+    /// How the root is switched.
+    pub root_switch: RootSwitch,
+    /// Who makes the control group.
+    pub driver: Driver,
+}
+
+/// Whether a session keyring is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keyring {
+    /// One of its own.
+    New,
+    /// The caller's (`--no-new-keyring`).
+    Inherited,
+}
+
+/// How the container gets its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootSwitch {
+    /// pivot_root(2).
+    Pivot,
+    /// chroot(2) (`--no-pivot`): for a host that runs from an initial ramfs.
+    Chroot,
+}
+
+/// How the container's process comes to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spawn {
+    /// The cgroup2 group that it is born in.
+    pub group: Option<PathBuf>,
+    /// Namespaces that the runtime joins for the moment of the clone.
+    pub around: Vec<(Slot, NamespaceKind)>,
+    /// Namespaces that a short-lived process between joins first, since the runtime could not come back from them.
+    pub between: Vec<(Slot, NamespaceKind)>,
+    /// Namespaces that are new.
+    pub new: Vec<NamespaceKind>,
+}
+
+/// What runs at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exec {
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// The environment.
+    pub env: Vec<String>,
+    /// Whose home folder is looked up where the environment has none.
+    pub uid: u32,
+}
+
+/// Everything that will be done.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// By the runtime, before the clone.
+    pub host: Vec<Step>,
+    /// The clone.
+    pub spawn: Spawn,
+    /// By the runtime, once the container's process waits.
+    pub parent: Vec<Step>,
+    /// By the container's process: namespaces and mounts.
+    pub mounts: Vec<Step>,
+    /// By the container's process, after the runtime's hooks: the root and all else that can fail.
+    pub root: Vec<Step>,
+    /// By the runtime, before the container's process gives up its rights.
+    pub limits: Vec<Step>,
+    /// By the container's process: who it is and what it may do.
+    pub process: Vec<Step>,
+    /// Its program.
+    pub exec: Exec,
+    /// Hooks, by point.
+    pub hooks: Hooks,
+    /// Its control groups.
+    pub groups: Groups,
+    /// Whether a new user namespace waits for its maps.
+    pub maps: bool,
+    /// Whether the container's process sends a terminal's master.
+    pub terminal: bool,
+    /// The system call filter's listener: where its descriptor goes, and what is sent with it.
+    pub listener: Option<(PathBuf, String)>,
+    /// What was ignored, in words for the user.
+    pub warnings: Vec<String>,
+}
+
+/// A plan that cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A limit that this host cannot give.
+    #[error(transparent)]
+    Resource(#[from] Refusal),
+    /// Anything else that this host or the spec itself rules out.
+    #[error("{property}: {why}")]
+    Refused {
+        /// The property of the configuration.
+        property: String,
+        /// Why not, and what to do.
+        why: String,
+    },
+}
+
+impl PlanError {
+    pub(crate) fn refused(property: impl Into<String>, why: impl Into<String>) -> Self {
+        PlanError::Refused { property: property.into(), why: why.into() }
+    }
+}
+
+/// Collects steps and hands out slots.
+#[derive(Debug)]
+pub(crate) struct Builder<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) facts: &'a Facts,
+    pub(crate) request: &'a Request,
+    pub(crate) plan: Plan,
+    /// Slots of new file systems that hold masked paths, by where they are mounted.
+    pub(crate) kernel_mounts: BTreeMap<PathBuf, Slot>,
+    /// The slot of the devpts that is mounted on /dev/pts.
+    pub(crate) devpts: Option<Slot>,
+    next: u16,
+}
+
+impl Builder<'_> {
+    pub(crate) fn slot(&mut self) -> Slot {
+        self.next += 1;
+        Slot(self.next)
+    }
+
+    /// How a mount of the host passes events on to the container before its own options: as a slave, so that the
+    /// container takes part in what the host mounts and the host sees nothing of the container.
+    pub(crate) fn base_propagation(&self) -> Propagation {
+        self.spec.linux.rootfs_propagation.map_or(Propagation::Slave, |(propagation, _)| propagation)
+    }
+}
+
+/// Makes the plan for `create`.
+///
+/// # Errors
+/// When this host cannot do what the spec asks, or the spec contradicts itself.
+pub fn build(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan, PlanError> {
+    check::check(spec, facts)?;
+    let plan = Plan { warnings: spec.warnings.clone(), hooks: spec.hooks.clone(), ..Plan::default() };
+    let mut b =
+        Builder { spec, facts, request, plan, kernel_mounts: BTreeMap::new(), devpts: None, next: 0 };
+    groups::add(&mut b)?;
+    namespaces(&mut b);
+    id_maps(&mut b)?;
+    b.plan.mounts.extend(keyring(spec, request));
+    mounts::add(&mut b)?;
+    devices::add(&mut b);
+    b.plan.terminal = spec.process.terminal != Terminal::None;
+    mounts::add_root_switch(&mut b);
+    names_and_sysctls(&mut b);
+    mounts::add_masks(&mut b);
+    process::add(&mut b);
+    Ok(b.plan)
+}
+
+fn namespaces(b: &mut Builder<'_>) {
+    let linux = &b.spec.linux;
+    let mut joined = Vec::new();
+    let mut new = Vec::new();
+    for (kind, namespace) in &linux.namespaces {
+        match namespace {
+            Namespace::Path(path) => joined.push((*kind, path.clone())),
+            // Made by unshare once the process is in all its groups: its root is where the process is then.
+            Namespace::New if *kind == NamespaceKind::Cgroup => {}
+            // Made by the runtime for its next child, since its clocks are set before anything runs in it.
+            Namespace::New if *kind == NamespaceKind::Time && !b.facts.is_rootless() => {}
+            Namespace::New => new.push(*kind),
+        }
+    }
+    let between = joined.iter().any(|(kind, _)| *kind == NamespaceKind::User)
+        || joined.iter().any(|(kind, _)| *kind == NamespaceKind::Mount)
+        || (b.facts.is_rootless() && !joined.is_empty());
+    for (kind, path) in joined {
+        let slot = b.slot();
+        b.plan.host.push(Step::OpenNamespace { slot, kind, path });
+        let list = if between { &mut b.plan.spawn.between } else { &mut b.plan.spawn.around };
+        list.push((slot, kind));
+    }
+    if linux.has_new(NamespaceKind::Time) {
+        let offsets = linux.time_offsets.iter().map(|(c, o)| (c.clone(), *o)).collect();
+        b.plan.host.push(Step::NewTimeNamespace { offsets });
+    }
+    b.plan.spawn.new = new;
+    if linux.has_user_namespace() {
+        b.plan.mounts.push(Step::BecomeRoot);
+    }
+    let joins: Vec<Step> =
+        b.plan.groups.v1.iter().filter_map(|g| g.slot).map(|slot| Step::JoinGroup { slot }).collect();
+    b.plan.mounts.extend(joins);
+    if linux.has_new(NamespaceKind::Cgroup) {
+        b.plan.mounts.push(Step::Unshare { kinds: vec![NamespaceKind::Cgroup] });
+    }
+    if linux.has_new(NamespaceKind::Network) {
+        b.plan.mounts.push(Step::LoopbackUp);
+    }
+    for (name, inside) in &linux.net_devices {
+        b.plan.parent.push(Step::MoveNetDevice { name: name.clone(), inside: inside.clone() });
+    }
+    if let Some(value) = b.spec.process.oom_score_adj {
+        b.plan.parent.push(Step::SetOomScoreAdj { value });
+    }
+}
+
+fn id_maps(b: &mut Builder<'_>) -> Result<(), PlanError> {
+    let linux = &b.spec.linux;
+    if !linux.has_new_user_namespace() {
+        return Ok(());
+    }
+    let (uids, gids) = (linux.uid_mappings.clone(), linux.gid_mappings.clone());
+    let own = |list: &[crate::spec::IdMapping], id: u32| matches!(list, [m] if m.host == id && m.size == 1);
+    let by = if !b.facts.is_rootless() {
+        IdMapper::Runtime
+    } else if own(&uids, b.facts.euid) && own(&gids, b.facts.egid) {
+        IdMapper::OwnId
+    } else if let Some((newuidmap, newgidmap)) = b.facts.id_map_programs.clone() {
+        IdMapper::Programs { newuidmap, newgidmap }
+    } else {
+        let why = "needs newuidmap and newgidmap, which are not installed (package uidmap)";
+        return Err(PlanError::refused("linux.uidMappings", why));
+    };
+    b.plan.maps = true;
+    b.plan.parent.insert(0, Step::WriteIdMaps { uids, gids, by });
+    Ok(())
+}
+
+fn keyring(spec: &Spec, request: &Request) -> Option<Step> {
+    (request.keyring == Keyring::New).then(|| Step::NewKeyring {
+        name: format!("_ses.{}", request.id),
+        label: spec.process.selinux_label.clone(),
+    })
+}
+
+fn names_and_sysctls(b: &mut Builder<'_>) {
+    let root = &mut b.plan.root;
+    root.extend(b.spec.hostname.clone().map(|name| Step::SetHostname { name }));
+    root.extend(b.spec.domainname.clone().map(|name| Step::SetDomainname { name }));
+    for (key, value) in &b.spec.linux.sysctl {
+        root.push(Step::WriteSysctl { path: check::sysctl_path(key), value: value.clone() });
+    }
+}
+
+/// The change that makes a mount pass events on as `propagation` says, and nothing else.
+pub(crate) fn propagate(propagation: Propagation) -> MountChange {
+    MountChange { propagation: vec![(propagation, crate::step::Depth::Recursive)], ..Default::default() }
+}
+
+impl std::fmt::Display for Plan {
+    /// One line a step, under a heading for who performs it and when.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut part = |title: &str, steps: &[Step]| -> std::fmt::Result {
+            if steps.is_empty() {
+                return Ok(());
+            }
+            writeln!(f, "{title}:")?;
+            for step in steps {
+                writeln!(f, "  {step}")?;
+                if let Some(undo) = step.undo() {
+                    writeln!(f, "    undo: {undo}")?;
+                }
+            }
+            Ok(())
+        };
+        part("host", &self.host)?;
+        part("parent", &self.parent)?;
+        part("init, mounts", &self.mounts)?;
+        part("init, root", &self.root)?;
+        part("parent, limits", &self.limits)?;
+        part("init, process", &self.process)?;
+        let names = |list: &[NamespaceKind]| list.iter().map(|k| k.name()).collect::<Vec<_>>().join(" ");
+        write!(f, "spawn: new {}", names(&self.spawn.new))?;
+        for (word, list) in [("around", &self.spawn.around), ("between", &self.spawn.between)] {
+            for (slot, kind) in list {
+                write!(f, ", {word} {} {slot}", kind.name())?;
+            }
+        }
+        if let Some(group) = &self.spawn.group {
+            write!(f, ", into {}", group.display())?;
+        }
+        writeln!(f, "\nexec: {:?}", self.exec.args)?;
+        self.warnings.iter().try_for_each(|w| writeln!(f, "warning: {w}"))
+    }
+}
+
+/// Whether the runtime may make groups at all.
+pub(crate) fn can_make_groups(facts: &Facts) -> bool {
+    facts.delegated != Delegation::Nothing
+}
