@@ -4,5 +4,7 @@ pub mod build;
 pub mod cgroup;
 pub mod devices;
 pub mod facts;
+pub mod handshake;
+pub mod lifecycle;
 pub mod spec;
 pub mod step;

@@ -92,9 +92,18 @@ fn security_labels(spec: &Spec, facts: &Facts) -> Result<(), PlanError> {
 /// separator decides which of the two it is: `net.ipv4.conf.eth0/1.forwarding` has a dot in a device's name.
 pub(super) fn sysctl_path(key: &str) -> String {
     match key.find(['.', '/']) {
-        Some(at) if key.as_bytes()[at] == b'.' => {
-            key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
-        }
+        Some(at) if key.as_bytes()[at] == b'.' => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => key.to_owned(),
     }
 }
@@ -111,7 +120,10 @@ fn sysctl(key: &str, spec: &Spec) -> Result<(), PlanError> {
     if IPC.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
         needs(NamespaceKind::Ipc, "is not allowed without an ipc namespace: it would change the host's")
     } else if path.starts_with("net/") {
-        needs(NamespaceKind::Network, "is not allowed without a network namespace: it would change the host's")
+        needs(
+            NamespaceKind::Network,
+            "is not allowed without a network namespace: it would change the host's",
+        )
     } else if path == "kernel/domainname" {
         needs(NamespaceKind::Uts, "is not allowed without a uts namespace: it would change the host's")
     } else if path == "kernel/hostname" {
@@ -127,7 +139,8 @@ fn resctrl(spec: &Spec, facts: &Facts) -> Result<(), PlanError> {
         let why = "the resctrl file system is not mounted, or this CPU has no resource control";
         return Err(PlanError::refused("linux.intelRdt", why));
     }
-    if rdt.clos_id().as_deref().is_some_and(|id| id.is_empty() || id == "." || id == ".." || id.contains('/')) {
+    if rdt.clos_id().as_deref().is_some_and(|id| id.is_empty() || id == "." || id == ".." || id.contains('/'))
+    {
         return Err(PlanError::refused("linux.intelRdt.closID", "must be one folder's name"));
     }
     Ok(())

@@ -27,9 +27,11 @@ const LINKS: &[(&str, &str)] = &[
 
 pub(super) fn add(b: &mut Builder<'_>) {
     // A /dev that was bound from the host is used as it is, as in runc.
-    let bound = b.spec.mounts.iter().any(|m| {
-        matches!(m.kind, MountKind::Bind { .. }) && m.destination == Path::new("/dev")
-    });
+    let bound = b
+        .spec
+        .mounts
+        .iter()
+        .any(|m| matches!(m.kind, MountKind::Bind { .. }) && m.destination == Path::new("/dev"));
     if !bound {
         for device in nodes(&b.spec.linux.devices) {
             node(b, device);

@@ -7,7 +7,7 @@ use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
 use super::{Builder, PlanError, can_make_groups};
-use crate::cgroup::{self, DeviceFilter, Version};
+use crate::cgroup::{self, Version};
 use crate::devices;
 use crate::facts::{Delegation, Facts};
 use crate::spec::{MountKind, clean};
@@ -75,8 +75,16 @@ pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
         // The kernel lets only root filter devices; in its user namespace the container can make no node anyway.
         resources.set_devices(None);
     }
-    let writes = cgroup::writes(&resources, &b.facts.cgroups)?;
-    b.plan.warnings.extend(writes.warnings.clone());
+    let mut writes = cgroup::writes(&resources, &b.facts.cgroups)?;
+    b.plan.warnings.append(&mut writes.warnings);
+    let mut program = None;
+    if !b.facts.is_rootless() {
+        match device_filter(b)? {
+            devices::Filter::Nothing => {}
+            devices::Filter::Ebpf(instructions) => program = Some(instructions),
+            devices::Filter::V1(more) => writes.writes.extend(more),
+        }
+    }
     let path = place(b)?;
     let v2 = below(&b.facts.cgroups.v2.mount, &path);
     let hierarchy = b.facts.cgroups.v2.mount.clone();
@@ -91,25 +99,16 @@ pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
     let controllers: Vec<String> = b.facts.cgroups.v2.controllers.iter().cloned().collect();
     if !controllers.is_empty() {
         let required = writes.controllers(Version::V2).into_iter().map(str::to_owned).collect();
-        b.plan.host.push(Step::EnableControllers { hierarchy, dir: v2, controllers, required });
+        b.plan.host.push(Step::EnableControllers { hierarchy, dir: v2.clone(), controllers, required });
     }
     add_v1(b, &path, &writes.controllers(Version::V1));
-    let groups = b.plan.groups.clone();
-    b.plan.host.extend(resource_steps(&groups, &resources, b.facts, &writes));
-    if !b.facts.is_rootless() {
-        let rules = b.spec.linux.resources.devices().clone().unwrap_or_default();
-        b.plan.host.extend(device_step(&groups, &rules, b.facts, &b.spec.linux.devices)?);
-    }
+    b.plan.host.extend(resource_steps(&b.plan.groups, &writes));
+    b.plan.host.extend(program.map(|program| Step::FilterDevices { dir: v2, program }));
     Ok(())
 }
 
 /// The writes of a plan as steps, each in the folder of its group.
-pub fn resource_steps(
-    groups: &Groups,
-    _resources: &oci::LinuxResources,
-    _facts: &Facts,
-    writes: &cgroup::Writes,
-) -> Vec<Step> {
+pub fn resource_steps(groups: &Groups, writes: &cgroup::Writes) -> Vec<Step> {
     let step = |w: &cgroup::Write| {
         let dir = groups.dir(&w.controller, w.version)?.to_owned();
         Some(Step::WriteGroup { dir, write: w.clone() })
@@ -117,18 +116,13 @@ pub fn resource_steps(
     writes.writes.iter().filter_map(step).collect()
 }
 
-fn device_step(
-    groups: &Groups,
-    rules: &[oci::LinuxDeviceCgroup],
-    facts: &Facts,
-    _nodes: &[crate::spec::Device],
-) -> Result<Option<Step>, PlanError> {
-    let Some(group) = &groups.v2 else { return Ok(None) };
-    if facts.cgroups.device_filter != DeviceFilter::Ebpf || rules.is_empty() {
-        return Ok(None);
-    }
-    let _ = (rules, devices::MODULE);
-    Ok(Some(Step::FilterDevices { dir: group.dir.clone(), program: Vec::new() }))
+/// The spec's rules and then runc's defaults, so that a container whose spec denies everything still has its nodes.
+fn device_filter(b: &Builder<'_>) -> Result<devices::Filter, PlanError> {
+    let linux = &b.spec.linux;
+    let mut rules = devices::rules(linux.resources.devices().as_deref().unwrap_or_default())?;
+    rules.extend(devices::defaults(linux.devices.iter().filter_map(|d| d.path.to_str())));
+    let allowance = devices::Allowance::of(&rules)?;
+    Ok(devices::filter(&allowance, &b.facts.cgroups)?)
 }
 
 fn without_groups(b: &mut Builder<'_>, resources: &oci::LinuxResources) -> Result<(), PlanError> {
@@ -155,7 +149,9 @@ fn place(b: &mut Builder<'_>) -> Result<PathBuf, PlanError> {
     }
     Ok(match (&b.facts.delegated, asked) {
         (Delegation::Below(group), None) => group.join(format!("croft-{id}")),
-        (Delegation::Below(group), Some(asked)) => group.join(clean(asked.as_ref()).strip_prefix("/").unwrap_or(Path::new(&id))),
+        (Delegation::Below(group), Some(asked)) => {
+            group.join(clean(asked.as_ref()).strip_prefix("/").unwrap_or(Path::new(&id)))
+        }
         (_, None) => Path::new("croft").join(id),
         (_, Some(asked)) => PathBuf::from(asked),
     })

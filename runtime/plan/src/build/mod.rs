@@ -166,8 +166,7 @@ impl Builder<'_> {
 pub fn build(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan, PlanError> {
     check::check(spec, facts)?;
     let plan = Plan { warnings: spec.warnings.clone(), hooks: spec.hooks.clone(), ..Plan::default() };
-    let mut b =
-        Builder { spec, facts, request, plan, kernel_mounts: BTreeMap::new(), devpts: None, next: 0 };
+    let mut b = Builder { spec, facts, request, plan, kernel_mounts: BTreeMap::new(), devpts: None, next: 0 };
     groups::add(&mut b)?;
     namespaces(&mut b);
     id_maps(&mut b)?;

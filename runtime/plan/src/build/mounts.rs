@@ -162,14 +162,21 @@ fn cgroup(b: &mut Builder<'_>, mount: &Mount) {
             bind_group(b, group.dir.clone(), inside.clone(), change.clone());
         }
         // Several controllers share a hierarchy, as in cpu,cpuacct: each has its name as a link.
-        for controller in group.controllers.iter().filter(|c| *c != &*name.to_string_lossy() && !c.contains('=')) {
-            b.plan.mounts.push(Step::MakeLink { to: name.to_string_lossy().into_owned(), path: target.join(controller) });
+        for controller in
+            group.controllers.iter().filter(|c| *c != &*name.to_string_lossy() && !c.contains('='))
+        {
+            b.plan.mounts.push(Step::MakeLink {
+                to: name.to_string_lossy().into_owned(),
+                path: target.join(controller),
+            });
         }
     }
     unified(b, target.join("unified"), change.clone());
     if change.attributes.set & RDONLY != 0 {
         let attributes = Attributes { set: RDONLY, clear: 0 };
-        b.plan.mounts.push(Step::ChangeMount { target, change: MountChange { attributes, ..Default::default() } });
+        b.plan
+            .mounts
+            .push(Step::ChangeMount { target, change: MountChange { attributes, ..Default::default() } });
     }
 }
 

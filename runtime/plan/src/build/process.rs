@@ -80,7 +80,8 @@ fn possible(asked: Capabilities, facts: &Facts, in_user_namespace: bool) -> (Cap
     let known = u64::MAX >> (63 - facts.last_capability.min(63));
     let available = if in_user_namespace { known } else { known & facts.capabilities };
     let all = asked.bounding | asked.effective | asked.inheritable | asked.permitted | asked.ambient;
-    let missing: Vec<&str> = (0..64).filter(|n| (all & !available) >> n & 1 == 1).filter_map(capability_name).collect();
+    let missing: Vec<&str> =
+        (0..64).filter(|n| (all & !available) >> n & 1 == 1).filter_map(capability_name).collect();
     let warnings = if missing.is_empty() {
         Vec::new()
     } else {

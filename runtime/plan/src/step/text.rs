@@ -132,7 +132,13 @@ fn init_step(f: &mut Formatter<'_>, step: &Step) -> Result {
         Step::PropagateAll { propagation } => write!(f, "make all mounts {}", propagation.word()),
         Step::AttachRoot { slot } => write!(f, "attach {slot} as the root"),
         Step::Mount { slot, fstype, parameters: p, target, kind, change: c, copy_up, .. } => {
-            write!(f, "mount {fstype} on {} as {slot}{}{}", target.display(), and(&change(c)), and(&parameters(p)))?;
+            write!(
+                f,
+                "mount {fstype} on {} as {slot}{}{}",
+                target.display(),
+                and(&change(c)),
+                and(&parameters(p))
+            )?;
             if *kind == Target::PlainDirectory {
                 f.write_str(" through no link")?;
             }
@@ -149,7 +155,16 @@ fn init_step(f: &mut Formatter<'_>, step: &Step) -> Result {
                 DeviceKind::Block => 'b',
                 DeviceKind::Fifo => 'p',
             };
-            write!(f, "make node {} {kind} {}:{} {:04o} {}:{}", d.path.display(), d.major, d.minor, d.mode, d.uid, d.gid)
+            write!(
+                f,
+                "make node {} {kind} {}:{} {:04o} {}:{}",
+                d.path.display(),
+                d.major,
+                d.minor,
+                d.mode,
+                d.uid,
+                d.gid
+            )
         }
         Step::MakeLink { to, path } => write!(f, "make link {} to {to}", path.display()),
         Step::NewTerminal { devpts, size, console } => {
