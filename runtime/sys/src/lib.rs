@@ -2,6 +2,7 @@
 //!
 //! Descriptors are `OwnedFd` and `BorrowedFd`; errors name the call. EINTR is retried here and nowhere else.
 
+pub mod bpf;
 pub mod cgroup;
 pub mod clone;
 pub mod credentials;
@@ -14,6 +15,7 @@ pub mod path;
 pub mod prctl;
 pub mod proc;
 pub mod rlimit;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod wait;
