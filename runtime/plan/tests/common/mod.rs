@@ -1,5 +1,7 @@
 //! The two kinds of host that the tables are tested for.
 
+#![allow(dead_code, reason = "each test file takes the hosts it needs")]
+
 use croft_plan::cgroup::{CgroupHost, huge_page_sizes};
 
 /// A unified host, as Debian's trixie boots: everything on cgroup2.
