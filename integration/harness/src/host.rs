@@ -117,7 +117,8 @@ fn runtime_under_test() -> Result<PathBuf> {
     newest_build("croft-oci")?.context("no croft-oci is built, and CROFT_OCI names no other runtime")
 }
 
-fn kind_of(runtime: &Path) -> Result<RuntimeKind> {
+/// Which runtime a program is, by its file name.
+pub fn kind_of(runtime: &Path) -> Result<RuntimeKind> {
     let name = runtime.file_name().unwrap_or_default().to_string_lossy();
     for (word, kind) in
         [("croft", RuntimeKind::CroftOci), ("runc", RuntimeKind::Runc), ("crun", RuntimeKind::Crun)]

@@ -67,6 +67,11 @@ impl Archive {
     pub fn source(&self, suite: &str) -> String {
         format!("deb [signed-by={}] {} {suite} main", self.keyring, self.uri)
     }
+
+    /// As [`Archive::source`], for source packages.
+    pub fn source_packages(&self, suite: &str) -> String {
+        format!("deb-src [signed-by={}] {} {suite} main\n", self.keyring, self.uri)
+    }
 }
 
 /// The archive from which apt gets the suite that this machine runs.
