@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::config::default_config;
 use crate::host::Host;
+use crate::probe;
 use crate::process::{self, Output};
 use crate::rootfs;
 
@@ -52,6 +53,22 @@ impl Bundle {
     /// A bundle whose container runs a shell script.
     pub fn shell(host: &Host, script: &str) -> Result<Self> {
         Self::new(host, &["/bin/sh", "-c", script])
+    }
+
+    /// A bundle whose container runs the probe with `args`: see [`Bundle::probed`].
+    pub fn probe(host: &Host, args: &[&str]) -> Result<Self> {
+        let words: Vec<&str> = std::iter::once("/probe").chain(args.iter().copied()).collect();
+        let bundle = Self::new(host, &words)?;
+        bundle.add_probe()?;
+        Ok(bundle)
+    }
+
+    /// Puts the probe into the root filesystem as `/probe`, for `exec`.
+    pub fn add_probe(&self) -> Result<()> {
+        let program = probe::program()?;
+        fs::copy(&program, self.rootfs().join("probe"))
+            .with_context(|| format!("copy {}", program.display()))?;
+        Ok(())
     }
 
     /// Changes the configuration.
@@ -119,6 +136,17 @@ impl Bundle {
     /// `run` in the foreground; an error with everything it printed unless it ended with 0. Gives its standard output.
     pub fn stdout(&self) -> Result<String> {
         Ok(self.run()?.success()?.stdout)
+    }
+
+    /// `run` in the foreground of a container whose program is the probe: what it saw.
+    pub fn probed(&self) -> Result<Value> {
+        seen(&self.run()?.success()?)
+    }
+
+    /// What the probe sees when `exec` runs it with these options. Needs [`Bundle::add_probe`].
+    pub fn exec_probed(&self, options: &[&str], args: &[&str]) -> Result<Value> {
+        let words: Vec<&str> = std::iter::once("/probe").chain(args.iter().copied()).collect();
+        seen(&self.exec_with(options, &words)?.success()?)
     }
 
     /// `create`, whether it succeeds or not. The container's output goes to files that [`Bundle::output`] reads.
@@ -202,6 +230,11 @@ impl Bundle {
         let files = [self.folder().join("stdout"), self.folder().join("stderr")];
         process::run_into(&mut command, &files, VERB_LIMIT)
     }
+}
+
+/// The JSON that the probe has printed: silence is an error, not an answer.
+pub fn seen(out: &Output) -> Result<Value> {
+    serde_json::from_str(&out.stdout).with_context(|| format!("the probe did not answer: {out}"))
 }
 
 impl Drop for Bundle {

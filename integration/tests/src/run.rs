@@ -16,6 +16,11 @@ pub const SUBJECT: Subject = Subject {
         },
         Test { name: "every_state_in_turn", requires: &[Facility::Root], run: every_state_in_turn },
         Test { name: "exec_runs_inside", requires: &[Facility::Root], run: exec_runs_inside },
+        Test {
+            name: "the_probe_sees_the_defaults",
+            requires: &[Facility::Root],
+            run: the_probe_sees_the_defaults,
+        },
     ],
 };
 
@@ -49,5 +54,36 @@ fn exec_runs_inside(host: &Host) -> Result<()> {
     bundle.started()?;
     let out = bundle.exec(&["/bin/sh", "-c", "hostname; exit 3"])?;
     ensure!(out.code() == 3 && out.stdout == "croft-test\n", "{out}");
+    Ok(())
+}
+
+fn the_probe_sees_the_defaults(host: &Host) -> Result<()> {
+    let seen =
+        Bundle::probe(host, &["--path", "/proc/timer_list", "--path", "/", "--sysctl", "kernel.ostype"])?
+            .probed()?;
+    ensure!(
+        seen["hostname"] == "croft-test" && seen["cwd"] == "/" && seen["process"]["pid"] == 1,
+        "{seen:#}"
+    );
+    ensure!(
+        seen["status"]["CapEff"]
+            == serde_json::json!(["CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_AUDIT_WRITE"])
+    );
+    ensure!(
+        seen["status"]["NoNewPrivs"] == 1 && seen["rlimits"]["RLIMIT_NOFILE"]["hard"] == 1024,
+        "{seen:#}"
+    );
+    ensure!(seen["paths"]["/proc/timer_list"]["kind"] == "character device", "{seen:#}");
+    ensure!(
+        seen["paths"]["/"]["write"]["error"].as_str().is_some_and(|e| e.contains("Read-only")),
+        "{seen:#}"
+    );
+    ensure!(
+        seen["devices"]["/dev/null"]["minor"] == 3 && seen["links"] == serde_json::json!(["lo"]),
+        "{seen:#}"
+    );
+    let own = std::fs::read_link("/proc/self/ns/net")?;
+    ensure!(seen["namespaces"]["net"].as_str().is_some_and(|inside| *own != *inside), "{seen:#}");
+    ensure!(seen["fds"].as_object().is_some_and(|fds| fds.len() <= 4), "{}", seen["fds"]);
     Ok(())
 }
