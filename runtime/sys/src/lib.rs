@@ -9,15 +9,19 @@ pub mod credentials;
 pub mod error;
 pub mod event;
 pub mod exec;
+pub mod keyring;
+pub mod lsm;
 pub mod mount;
 pub mod ns;
 pub mod path;
 pub mod prctl;
 pub mod proc;
 pub mod rlimit;
+pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod tty;
 pub mod wait;
 
 #[cfg(test)]
