@@ -1,5 +1,9 @@
-//! The project's own commands: `cargo xtask demo`, `cargo xtask test` and the rest.
-use std::path::PathBuf;
+//! The project's own commands, one file each: `cargo xtask --help` lists them.
+
+mod conformance;
+mod project;
+mod vm;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -8,49 +12,27 @@ use clap::{Parser, Subcommand};
 /// The project's own commands.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
-struct Cli {
+struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the validation programs of OCI runtime-tools against croft-oci, runc and crun, and print one table.
-    Conformance(Conformance),
-}
-
-#[derive(Debug, clap::Args)]
-struct Conformance {
-    /// A runtime to run them against, instead of croft-oci and its peers. Repeatable.
-    #[arg(long, value_name = "PATH")]
-    runtime: Vec<PathBuf>,
-    /// Only programs whose name holds this.
-    #[arg(long, value_name = "PART")]
-    only: Option<String>,
-    /// Print what each failing program complains about.
-    #[arg(short, long)]
-    verbose: bool,
+    Conformance(conformance::Arguments),
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(Arguments::parse().command).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Conformance(args) => conformance(args),
+        Command::Conformance(arguments) => conformance::run(arguments),
+        Command::Vm(arguments) => vm::run(&arguments),
     }
-}
-
-fn conformance(args: Conformance) -> Result<ExitCode> {
-    use croft_conformance::{Detail, Options, run};
-
-    let detail = if args.verbose { Detail::Complaints } else { Detail::Table };
-    run(&Options { runtimes: args.runtime, only: args.only, detail })
 }
