@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::debian;
 use crate::host::Host;
 use crate::process;
 
@@ -44,6 +45,8 @@ pub enum Facility {
     Kernel(u32, u32),
     /// A program in `PATH`.
     Program(&'static str),
+    /// Debian packages; they are installed where they can be.
+    Packages(&'static [&'static str]),
     /// A file or folder of the host.
     Path(&'static str),
     /// At least this many processors.
@@ -79,6 +82,9 @@ impl Facility {
             Self::IdmappedTmpfs => (kernel() >= (6, 3), "idmapped mounts on tmpfs (kernel 6.3)".to_owned()),
             Self::Kernel(major, minor) => (kernel() >= (major, minor), format!("kernel {major}.{minor}")),
             Self::Program(name) => (in_path(name), format!("program {name}")),
+            Self::Packages(names) => {
+                (debian::ensure_packages(names).is_ok(), format!("packages {}", names.join(" ")))
+            }
             Self::Path(path) => (Path::new(path).exists(), path.to_owned()),
             Self::Processors(n) => (
                 std::thread::available_parallelism().is_ok_and(|have| have.get() >= n),

@@ -11,10 +11,12 @@ pub mod probe;
 pub mod process;
 pub mod rootfs;
 pub mod snapshot;
+pub mod stage;
 pub mod suite;
 
 pub use bundle::Bundle;
 pub use facility::Facility;
 pub use host::{Host, RuntimeKind};
 pub use process::Output;
+pub use stage::Stage;
 pub use suite::{OnRunc, Subject, Test};

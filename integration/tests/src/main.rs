@@ -3,9 +3,13 @@ use std::process::ExitCode;
 
 use croft_harness::Subject;
 
+mod callers_containerd;
+mod callers_docker;
+mod callers_podman;
 mod run;
 
-const SUBJECTS: &[Subject] = &[run::SUBJECT];
+const SUBJECTS: &[Subject] =
+    &[run::SUBJECT, callers_podman::SUBJECT, callers_docker::SUBJECT, callers_containerd::SUBJECT];
 
 fn main() -> ExitCode {
     croft_harness::suite::main(SUBJECTS, concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
