@@ -12,6 +12,7 @@ pub mod exec;
 pub mod keyring;
 pub mod lsm;
 pub mod mount;
+pub mod netlink;
 pub mod ns;
 pub mod path;
 pub mod prctl;
