@@ -1,20 +1,22 @@
 //! The validation programs of OCI runtime-tools, run against croft-oci, runc and crun and shown in one table.
 //!
-//! [`programs`] builds them, [`job`] runs one against one runtime, [`tap`] reads what it printed, [`table`] shows all.
-use std::collections::BTreeMap;
+//! [`programs`] builds them, [`job`] runs one against one runtime, [`tap`] reads what it printed, [`guest`] has a
+//! virtual machine run them, [`table`] shows all.
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use croft_harness::host::{RuntimeKind, kind_of, newest_build, target_folder};
 
+mod guest;
 mod job;
+mod lanes;
 mod programs;
 mod reasons;
 mod table;
 mod tap;
 
+pub use guest::{Inside, run_inside};
 pub use programs::Programs;
 
 /// How much of the programs' complaints is printed.
@@ -26,42 +28,61 @@ pub enum Detail {
     Complaints,
 }
 
+/// Where the programs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// On this host.
+    Here,
+    /// On this host, and in the virtual machine if this host is not one of unified cgroups.
+    Everywhere,
+}
+
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The runtimes; empty for croft-oci, if it is built, and the newest runc and crun that Debian has.
+    /// The runtimes to run on this host; empty for croft-oci, if it is built, and its peers.
     pub runtimes: Vec<PathBuf>,
     /// Only programs whose name holds this.
     pub only: Option<String>,
+    /// Where; with `runtimes` named, here alone.
+    pub reach: Reach,
     /// How much to print.
     pub detail: Detail,
 }
 
 /// Runs the programs and prints the table. The exit code says whether croft-oci stands it.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let runtimes = match options.runtimes.as_slice() {
-        [] => default_runtimes()?,
-        named => named.iter().map(|path| Column::of(path)).collect::<Result<_>>()?,
+    let columns = match options.runtimes.as_slice() {
+        [] => default_columns(options.reach)?,
+        named => named.iter().map(|path| Column::of(path, Place::Here)).collect::<Result<_>>()?,
     };
     let programs = Programs::ready()?;
-    let chosen: Vec<&str> = programs
-        .names()
-        .filter(|name| options.only.as_deref().is_none_or(|part| name.contains(part)))
-        .collect();
-    if chosen.is_empty() {
-        bail!("no program's name holds {:?}", options.only.as_deref().unwrap_or_default());
-    }
-    let results = run_all(&programs, &chosen, &runtimes)?;
+    let chosen = programs.chosen(options.only.as_deref())?;
+    let logs = target_folder()?.join("conformance");
+    let (guest, here): (Vec<_>, Vec<_>) =
+        columns.into_iter().partition(|column| column.place == Place::Guest);
+    let (here_results, guest_results) = std::thread::scope(|scope| {
+        let guest_run = scope.spawn(|| guest::run(&programs, &chosen, &guest, &logs));
+        let here_results = lanes::run_all(&programs, &chosen, &here, &logs);
+        (here_results, guest_run.join().expect("the guest's thread reports its failure"))
+    });
+    let columns: Vec<Column> = here.into_iter().chain(guest).collect();
+    let results = lanes::join(here_results?, guest_results?);
     let reasons = reasons::load()?;
-    print!("{}", table::render(&runtimes, &results));
+    print!("{}", table::render(&columns, &results));
     if options.detail == Detail::Complaints {
-        print!("{}", table::complaints(&runtimes, &results));
+        print!("{}", table::complaints(&columns, &results));
     }
-    let faults = table::faults(&runtimes, &results, &reasons);
-    for fault in &faults {
-        println!("{fault}");
-    }
+    let faults = table::faults(&columns, &results, &reasons);
+    faults.iter().for_each(|fault| println!("{fault}"));
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Which host a column's programs ran on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Here,
+    Guest,
 }
 
 /// A runtime of the table.
@@ -69,76 +90,43 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 pub(crate) struct Column {
     path: PathBuf,
     kind: RuntimeKind,
+    place: Place,
     name: String,
 }
 
 impl Column {
-    fn of(path: &Path) -> Result<Self> {
+    fn of(path: &Path, place: Place) -> Result<Self> {
         let path = path.canonicalize().with_context(|| format!("runtime {}", path.display()))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { kind: kind_of(&path)?, name, path })
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = if place == Place::Guest { format!("{file} (VM)") } else { file };
+        Ok(Self { kind: kind_of(&path)?, place, name, path })
     }
 }
 
-fn default_runtimes() -> Result<Vec<Column>> {
+/// croft-oci and its peers. crun refuses hosts with v1 hierarchies, and each place compares croft-oci with its own peers:
+/// so the virtual machine gets crun and croft-oci as well.
+fn default_columns(reach: Reach) -> Result<Vec<Column>> {
     let peers = croft_harness::debian::peers()?;
     let ours = newest_build("croft-oci")?;
     if ours.is_none() {
         println!("croft-oci is not built: its peers alone");
     }
-    ours.iter().chain([&peers.runc, &peers.crun]).map(|path| Column::of(path)).collect()
-}
-
-/// What each runtime did, in the order of the columns, by program.
-pub(crate) type Results = BTreeMap<String, Vec<tap::Outcome>>;
-
-/// Two lanes at a time: the programs mostly wait. Those that share a cgroup by name stay in one lane, in turn.
-fn run_all(programs: &Programs, chosen: &[&str], runtimes: &[Column]) -> Result<Results> {
-    let logs = target_folder()?.join("conformance");
-    let (shared, apart): (Vec<&str>, Vec<&str>) =
-        chosen.iter().partition(|name| programs::shares_a_cgroup(name));
-    let lanes = [Mutex::new(work(&shared, runtimes)), Mutex::new(work(&apart, runtimes))];
-    let done = Mutex::new(Vec::new());
-    let before = job::cgroups_of_programs();
-    let failed = std::thread::scope(|scope| {
-        let workers = [&lanes[0], &lanes[1], &lanes[1]].map(|lane| {
-            let (done, logs) = (&done, &logs);
-            scope.spawn(move || -> Result<()> {
-                while let Some((name, column)) = next(lane) {
-                    let outcome = job::run(programs, name, &runtimes[column], logs)?;
-                    done.lock().expect("no worker panics with the lock").push((
-                        name.to_owned(),
-                        column,
-                        outcome,
-                    ));
-                }
-                Ok(())
-            })
-        });
-        let ended = workers.map(|worker| worker.join().expect("a worker reports its failure"));
-        ended.into_iter().find_map(Result::err)
-    });
-    job::remove_cgroups_of_programs(&before);
-    if let Some(error) = failed {
-        return Err(error);
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let mut columns = Vec::new();
+    for path in ours.iter().chain([&peers.runc]) {
+        columns.push(Column::of(path, Place::Here)?);
     }
-    let mut done = done.into_inner().expect("every worker has ended");
-    done.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    let mut results = Results::new();
-    for (name, _, outcome) in done {
-        results.entry(name).or_default().push(outcome);
+    match (unified, reach) {
+        (true, _) => columns.push(Column::of(&peers.crun, Place::Here)?),
+        (false, Reach::Here) => {}
+        (false, Reach::Everywhere) => {
+            for path in ours.iter().chain([&peers.crun]) {
+                columns.push(Column::of(path, Place::Guest)?);
+            }
+        }
     }
-    Ok(results)
-}
-
-type Lane<'a> = Mutex<std::vec::IntoIter<(&'a str, usize)>>;
-
-fn work<'a>(names: &[&'a str], runtimes: &[Column]) -> std::vec::IntoIter<(&'a str, usize)> {
-    let all: Vec<_> =
-        names.iter().flat_map(|&name| (0..runtimes.len()).map(move |column| (name, column))).collect();
-    all.into_iter()
-}
-
-fn next<'a>(lane: &Lane<'a>) -> Option<(&'a str, usize)> {
-    lane.lock().expect("no worker panics with the lock").next()
+    if columns.is_empty() {
+        bail!("no runtime to run");
+    }
+    Ok(columns)
 }

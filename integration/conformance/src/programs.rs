@@ -49,7 +49,11 @@ impl Programs {
     /// Those in the cache, fetched and built when they are not there.
     pub fn ready() -> Result<Self> {
         let recipe = format!("{SUITES:?}\n{PACKAGES:?}\n{TAP}");
-        let folder = Entry::by_hash("conformance", recipe).ready(|new, _| build(new))?;
+        Self::in_folder(Entry::by_hash("conformance", recipe).ready(|new, _| build(new))?)
+    }
+
+    /// Those in `folder`, as another host's [`Programs::ready`] has left them.
+    pub(crate) fn in_folder(folder: PathBuf) -> Result<Self> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -61,13 +65,22 @@ impl Programs {
         Ok(Self { folder, names })
     }
 
-    /// The names of all programs, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str)
+    /// The names, in order, of the programs whose name holds `part`. An error when there is none.
+    pub(crate) fn chosen(&self, part: Option<&str>) -> Result<Vec<&str>> {
+        let part = part.unwrap_or_default();
+        let names: Vec<&str> =
+            self.names.iter().map(String::as_str).filter(|name| name.contains(part)).collect();
+        ensure!(!names.is_empty(), "no program's name holds {part:?}");
+        Ok(names)
+    }
+
+    /// The folder with all of them.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Where a program, or one of the files beside it, is.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 }

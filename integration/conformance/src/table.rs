@@ -3,9 +3,10 @@ use std::fmt::Write as _;
 
 use croft_harness::RuntimeKind;
 
+use crate::Column;
+use crate::lanes::Results;
 use crate::reasons::Reasons;
 use crate::tap::{Outcome, Verdict};
-use crate::{Column, Results};
 
 /// One row a program, one column a runtime, and the sums.
 pub(crate) fn render(runtimes: &[Column], results: &Results) -> String {
@@ -60,21 +61,29 @@ pub(crate) fn complaints(runtimes: &[Column], results: &Results) -> String {
     text
 }
 
-/// What is wrong with croft-oci: a program that a peer passes and it does not, and one without a reason.
-pub(crate) fn faults(runtimes: &[Column], results: &Results, reasons: &Reasons) -> Vec<String> {
-    let Some(ours) = runtimes.iter().position(|runtime| runtime.kind == RuntimeKind::CroftOci) else {
-        return Vec::new();
-    };
+/// What is wrong with croft-oci: a program that a peer passes in the same place and it does not, and one without a
+/// reason.
+pub(crate) fn faults(columns: &[Column], results: &Results, reasons: &Reasons) -> Vec<String> {
     let mut faults = Vec::new();
-    for (program, row) in results.iter().filter(|(_, row)| row[ours].verdict != Verdict::Passed) {
-        let better = runtimes.iter().zip(row).find(|(_, outcome)| outcome.verdict == Verdict::Passed);
-        let failed = row[ours].verdict == Verdict::Failed;
-        match better {
-            Some((peer, _)) => faults.push(format!("{program}: {} passes, croft-oci does not", peer.name)),
-            None if failed && !reasons.contains_key(program) => {
-                faults.push(format!("{program}: croft-oci fails, and reasons.txt does not say why"));
+    for (program, row) in results {
+        for (ours, outcome) in
+            columns.iter().zip(row).filter(|(column, _)| column.kind == RuntimeKind::CroftOci)
+        {
+            if outcome.verdict == Verdict::Passed {
+                continue;
             }
-            None => {}
+            let better = columns
+                .iter()
+                .zip(row)
+                .find(|(peer, outcome)| peer.place == ours.place && outcome.verdict == Verdict::Passed);
+            let fault = match better {
+                Some((peer, _)) => format!("{program}: {} passes, {} does not", peer.name, ours.name),
+                None if outcome.verdict == Verdict::Failed && !reasons.contains_key(program) => {
+                    format!("{program}: {} fails, and reasons.txt does not say why", ours.name)
+                }
+                None => continue,
+            };
+            faults.push(fault);
         }
     }
     faults
@@ -83,9 +92,10 @@ pub(crate) fn faults(runtimes: &[Column], results: &Results, reasons: &Reasons) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Place;
 
     fn column(name: &str, kind: RuntimeKind) -> Column {
-        Column { path: name.into(), kind, name: name.into() }
+        Column { path: name.into(), kind, place: Place::Here, name: name.into() }
     }
 
     fn columns() -> [Column; 2] {
@@ -121,5 +131,14 @@ mod tests {
         assert_eq!(faults(&columns(), &results, &Reasons::new()).len(), 1);
         let excuse = Reasons::from([("hooks".to_owned(), "why".to_owned())]);
         assert!(faults(&columns(), &results, &excuse).is_empty());
+    }
+
+    #[test]
+    fn a_peer_of_another_place_is_no_measure() {
+        let mut columns = columns();
+        columns[1].place = Place::Guest;
+        let results = Results::from([("hooks".to_owned(), vec![Outcome::broken("late"), passed()])]);
+        let excuse = Reasons::from([("hooks".to_owned(), "why".to_owned())]);
+        assert!(faults(&columns, &results, &excuse).is_empty());
     }
 }

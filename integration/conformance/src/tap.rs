@@ -1,8 +1,9 @@
 //! Reads the Test Anything Protocol (testanything.org) as the validation programs write it.
 use croft_harness::Output;
+use serde::{Deserialize, Serialize};
 
 /// What a program found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Verdict {
     /// Every result is good, or there is none and the program ended well.
     Passed,
@@ -13,7 +14,7 @@ pub(crate) enum Verdict {
 }
 
 /// A program's results.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub verdict: Verdict,
     pub passed: usize,
