@@ -1,1 +1,37 @@
 //! Effects: gathers facts, applies the steps of a plan, undoes them; one OCI verb a file.
+//!
+//! Start with `create`; the container's side is `init`.
+
+mod apply;
+pub mod create;
+pub mod delete;
+mod device_filter;
+pub mod error;
+pub mod facts;
+mod fault;
+mod filter;
+pub mod foreground;
+mod gate;
+mod hooks;
+mod init;
+mod keyring;
+pub mod kill;
+mod listener;
+pub mod report;
+mod sched;
+mod seccomp;
+pub mod program;
+mod spawn;
+pub mod start;
+pub mod state;
+pub mod status;
+mod systemd;
+mod undo;
+pub mod world;
+
+pub use error::{Error, Result};
+
+/// Whether the caller is root.
+pub fn is_root() -> bool {
+    croft_sys::credentials::user().1 == 0
+}

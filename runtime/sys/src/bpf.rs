@@ -19,6 +19,18 @@ pub struct Instruction {
     pub immediate: i32,
 }
 
+impl Instruction {
+    /// Reads an instruction as it lies in memory on a little-endian machine.
+    pub fn from_bytes(b: [u8; 8]) -> Self {
+        Self {
+            code: b[0],
+            registers: b[1],
+            offset: i16::from_le_bytes([b[2], b[3]]),
+            immediate: i32::from_le_bytes([b[4], b[5], b[6], b[7]]),
+        }
+    }
+}
+
 /// A program that the kernel did not take.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel's verifier refused the program: {log}")]

@@ -76,6 +76,11 @@ pub fn capability_number(name: &str) -> Option<u32> {
     name.parse::<caps::Capability>().ok().map(|c| u32::from(c.index()))
 }
 
+/// Sets the file mode creation mask.
+pub fn set_umask(mask: rustix::fs::Mode) {
+    rustix::process::umask(mask);
+}
+
 /// The real and effective user id of the caller.
 pub fn user() -> (u32, u32) {
     (rustix::process::getuid().as_raw(), rustix::process::geteuid().as_raw())

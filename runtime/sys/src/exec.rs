@@ -52,6 +52,22 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     if r == 0 { Ok(()) } else { Err(Error::last("close_range")) }
 }
 
+/// Closes every descriptor from `first` on but those in `keep`: for a clone that never returns to the code that owns them.
+pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|n| *n >= first).collect();
+    numbers.sort_unstable();
+    let mut from = first;
+    for next in numbers.into_iter().chain([u32::MAX]) {
+        // SAFETY: integers only. The owners of what is closed are in frames that this process, a clone that ends in exec or
+        // exit, never goes back to; whatever it goes on to use is in `keep`.
+        if next > from && unsafe { libc::syscall(libc::SYS_close_range, from, next - 1, 0) } != 0 {
+            return Err(Error::last("close_range"));
+        }
+        from = next.saturating_add(1);
+    }
+    Ok(())
+}
+
 /// The program that the caller runs, as an `O_PATH` descriptor.
 pub fn own_program() -> Result<OwnedFd> {
     rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())

@@ -15,6 +15,11 @@ pub fn open_path(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).call("open")
 }
 
+/// The caller's working folder as getcwd(2) gives it: without a leading slash when it is outside of the caller's root.
+pub fn current_directory() -> Result<Vec<u8>> {
+    rustix::process::getcwd(Vec::new()).call("getcwd").map(|path| path.into_bytes())
+}
+
 /// Opens `path` inside `root` with `flags`; links and `..` are resolved as if `root` were `/`, and no magic link is followed.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -25,6 +30,20 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<
             other => return other.call("openat2"),
         }
     }
+}
+
+/// Opens `path` inside `root` as a location, following no link at all.
+pub fn open_without_links(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).call("openat2")
+}
+
+/// Opens `path` below the mount `dir` as a location, without leaving that mount and without following a link.
+pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).call("openat2")
 }
 
 /// What a mount target is to be when it does not exist yet.

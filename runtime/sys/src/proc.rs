@@ -39,6 +39,11 @@ impl Proc {
         Ok(Self { root })
     }
 
+    /// The descriptor of its root folder.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
     fn check(root: BorrowedFd<'_>) -> Result<()> {
         let magic = rustix::fs::fstatfs(root).call("fstatfs /proc")?.f_type;
         let inode = rustix::fs::fstat(root).call("fstat /proc")?.st_ino;

@@ -82,3 +82,10 @@ pub fn kill_and_reap(pidfd: BorrowedFd<'_>) {
     let _ = pidfd_signal(pidfd, Signal::KILL.as_raw());
     let _ = wait(pidfd);
 }
+
+/// The pid of the process behind `pidfd` in the caller's pid namespace, from `/proc/self/fdinfo`.
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
+    let text = crate::proc::Proc::open()?.read(&format!("self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = text.lines().find_map(|l| l.strip_prefix("Pid:")).and_then(|p| p.trim().parse().ok());
+    pid.filter(|p| *p > 0).ok_or(Error::new("read the pid of a pidfd", rustix::io::Errno::SRCH))
+}

@@ -92,7 +92,8 @@ fn possible(asked: Capabilities, facts: &Facts, in_user_namespace: bool) -> (Cap
         effective: asked.effective & available,
         inheritable: asked.inheritable & available,
         permitted: asked.permitted & available,
-        ambient: asked.ambient & available,
+        // The kernel takes only what is permitted and inheritable as well; runc spec's own default asks for more.
+        ambient: asked.ambient & asked.permitted & asked.inheritable & available,
     };
     (sets, warnings)
 }

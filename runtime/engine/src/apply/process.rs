@@ -1,0 +1,202 @@
+//! What a process is and may do: names, limits, labels, ids, capabilities, filter, program.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use croft_plan::spec::{Capabilities, Rlimit, User};
+use croft_plan::step::{Filter, Groups};
+use croft_sys::{Errno, credentials, fs, prctl};
+use oci_spec::runtime as oci;
+
+use super::{Cause, Outcome};
+use crate::world::World;
+
+fn child(world: &World) -> Result<i32, Cause> {
+    world.child.ok_or_else(|| Cause::because("there is no process yet"))
+}
+
+pub(super) fn set_oom_score_adj(world: &World, value: i32) -> Outcome {
+    let pid = child(world)?;
+    Ok(world.proc.write(&format!("{pid}/oom_score_adj"), value.to_string().as_bytes())?)
+}
+
+pub(super) fn set_rlimit(world: &World, limit: &Rlimit) -> Outcome {
+    let resource = croft_sys::rlimit::by_name(&limit.name)
+        .ok_or_else(|| Cause::because(format!("{} is not known", limit.name)))?;
+    let wanted = croft_sys::rlimit::Limit { soft: limit.soft, hard: limit.hard };
+    croft_sys::rlimit::set(croft_sys::Pid::from_raw(child(world)?), resource, wanted)?;
+    Ok(())
+}
+
+pub(super) fn set_hostname(name: &str) -> Outcome {
+    Ok(croft_sys::names::set_hostname(name)?)
+}
+
+pub(super) fn set_domainname(name: &str) -> Outcome {
+    Ok(croft_sys::names::set_domainname(name)?)
+}
+
+pub(super) fn write_sysctl(world: &World, path: &str, value: &str) -> Outcome {
+    Ok(world.proc.write(&format!("sys/{path}"), value.as_bytes())?)
+}
+
+pub(super) fn new_keyring(world: &World, name: &str, label: Option<&str>) -> Outcome {
+    crate::keyring::join_new(world, name, label)
+}
+
+pub(super) fn loopback_up() -> Outcome {
+    Ok(croft_sys::loopback::up()?)
+}
+
+pub(super) fn move_net_device(_world: &World, _name: &str, _inside: &str) -> Outcome {
+    Err(Cause::because("linux.netDevices is not supported by this build yet"))
+}
+
+pub(super) fn set_scheduler(scheduler: &oci::Scheduler) -> Outcome {
+    crate::sched::set_scheduler(scheduler)
+}
+
+pub(super) fn set_io_priority(priority: &oci::LinuxIOPriority) -> Outcome {
+    crate::sched::set_io_priority(priority)
+}
+
+pub(super) fn set_affinity(cpus: &str) -> Outcome {
+    crate::sched::set_affinity(cpus)
+}
+
+pub(super) fn set_memory_policy(policy: &oci::LinuxMemoryPolicy) -> Outcome {
+    crate::sched::set_memory_policy(policy)
+}
+
+pub(super) fn set_personality(personality: &oci::LinuxPersonality) -> Outcome {
+    crate::sched::set_personality(personality)
+}
+
+pub(super) fn set_apparmor_profile(world: &World, profile: &str) -> Outcome {
+    let text = format!("exec {profile}");
+    match world.proc.write("self/attr/apparmor/exec", text.as_bytes()) {
+        // Before Linux 5.8 all security modules shared one file.
+        Err(e) if e.errno() == Errno::NOENT => Ok(world.proc.write("self/attr/exec", text.as_bytes())?),
+        other => Ok(other?),
+    }
+}
+
+pub(super) fn set_selinux_label(world: &World, label: &str) -> Outcome {
+    Ok(world.proc.write("self/attr/exec", label.as_bytes())?)
+}
+
+pub(super) fn limit_bounding(world: &World, keep: u64) -> Outcome {
+    let last: u32 = world.proc.read("sys/kernel/cap_last_cap")?.trim().parse().unwrap_or(63);
+    Ok(credentials::limit_bounding(keep, last)?)
+}
+
+pub(super) fn set_user(user: &User, groups: Groups) -> Outcome {
+    credentials::set_umask(fs::Mode::from_raw_mode(user.umask.unwrap_or(0o022) & 0o777));
+    // What is permitted stays permitted over the change of user; the next line puts it back in force, so that the
+    // working folder can be entered and the final sets taken.
+    prctl::set_keep_capabilities(prctl::KeepCapabilities::Yes)?;
+    match (groups, user.additional_gids.is_empty()) {
+        (Groups::Set, _) => credentials::set_groups(&user.additional_gids)?,
+        (Groups::Denied, true) => {}
+        (Groups::Denied, false) => {
+            return Err(Cause::because("additional groups are denied in this user namespace"));
+        }
+    }
+    credentials::set_gid(user.gid)?;
+    credentials::set_uid(user.uid)?;
+    prctl::set_keep_capabilities(prctl::KeepCapabilities::No)?;
+    let (_, permitted, inheritable) = credentials::capabilities()?;
+    Ok(credentials::set_capabilities(permitted, permitted, inheritable)?)
+}
+
+pub(super) fn change_directory(path: &Path) -> Outcome {
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => croft_sys::names::mkdir_all(path)?,
+        _ => {}
+    }
+    std::env::set_current_dir(path).map_err(|e| Cause {
+        reason: format!("chdir to cwd ({:?}) set in config.json failed: {e}", path),
+        errno: e.raw_os_error(),
+    })?;
+    // A working folder that is reached through a descriptor of the host's is outside of the root (CVE-2024-21626);
+    // getcwd(2) then gives a path that does not begin with a slash.
+    let here = croft_sys::path::current_directory()?;
+    if here.first() != Some(&b'/') {
+        return Err(Cause::because("current working directory is outside of container mount namespace root -- possible container breakout detected"));
+    }
+    Ok(())
+}
+
+pub(super) fn set_capabilities(c: &Capabilities) -> Outcome {
+    credentials::set_capabilities(c.effective, c.permitted, c.inheritable)?;
+    Ok(credentials::set_ambient(c.ambient)?)
+}
+
+/// Finds the program as execvp(3) would, and says in runc's words what is wrong with it: its callers match on them.
+pub(super) fn find_program(world: &mut World, program: &str) -> Outcome {
+    let fail = |why: &str, errno: Errno| Cause {
+        reason: format!("exec: {program:?}: {why}"),
+        errno: Some(errno.raw_os_error()),
+    };
+    if program.is_empty() {
+        return Err(fail("executable file not found in $PATH", Errno::NOENT));
+    }
+    if program.contains('/') {
+        check_program(Path::new(program)).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => {
+                let text = if errno == Errno::NOENT { "no such file or directory" } else { "not a directory" };
+                fail(&format!("stat {program}: {text}"), errno)
+            }
+            Errno::ISDIR => fail("is a directory", errno),
+            errno => fail("permission denied", errno),
+        })?;
+        world.program = Some(PathBuf::from(program));
+        return Ok(());
+    }
+    let mut denied = false;
+    for dir in world.search_path.split(':') {
+        let path = Path::new(if dir.is_empty() { "." } else { dir }).join(program);
+        match check_program(&path) {
+            Ok(()) => {
+                world.program = Some(path);
+                return Ok(());
+            }
+            Err(errno) => denied |= errno == Errno::ACCESS,
+        }
+    }
+    Err(if denied {
+        fail("permission denied", Errno::ACCESS)
+    } else {
+        fail("executable file not found in $PATH", Errno::NOENT)
+    })
+}
+
+fn check_program(path: &Path) -> Result<(), Errno> {
+    let meta = std::fs::metadata(path).map_err(|e| {
+        e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+    })?;
+    if meta.is_dir() {
+        return Err(Errno::ISDIR);
+    }
+    if meta.permissions().mode() & 0o111 == 0 {
+        return Err(Errno::ACCESS);
+    }
+    let access = fs::Access::EXEC_OK;
+    match fs::accessat(fs::CWD, path, access, fs::AtFlags::EACCESS) {
+        // faccessat2 under an old filter of an outer container: the exec itself will tell.
+        Err(Errno::NOSYS | Errno::PERM) | Ok(()) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+pub(super) fn load_filter(world: &mut World, filter: &Filter) -> Outcome {
+    crate::filter::load(world, filter)
+}
+
+/// The home folder of `uid` in the container's own /etc/passwd; `/` where it has none.
+pub fn home_of(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let entry = passwd.lines().map(|l| l.split(':').collect::<Vec<_>>());
+    let home = entry.filter(|f| f.len() >= 6 && f[2].parse() == Ok(uid)).map(|f| f[5].to_owned()).next();
+    home.filter(|h| !h.is_empty()).unwrap_or_else(|| "/".to_owned())
+}

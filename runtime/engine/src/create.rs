@@ -1,0 +1,267 @@
+//! `create`: from a bundle to a process that waits at its gate.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use croft_plan::build::{Plan, Request, build};
+pub use croft_plan::build::{Driver, Keyring, RootSwitch};
+use croft_plan::lifecycle::Status;
+use croft_plan::spec::{Spec, Terminal};
+use croft_sys::clone::Child;
+use croft_sys::{socket, wait};
+
+use crate::apply::apply_undoably;
+use crate::error::{Context, Error, Result};
+use crate::gate::{self, Opener};
+use crate::report::OciState;
+use crate::spawn::{Birth, spawn};
+use crate::state::{FORMAT, ProcessRecord, Record, StateDir, StateRoot, UndoRecord};
+use crate::undo::UndoStack;
+use crate::world::World;
+
+/// What `create` and `run` are asked.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// The new container's id.
+    pub id: String,
+    /// The bundle's folder.
+    pub bundle: PathBuf,
+    /// Where the terminal's master is sent.
+    pub console_socket: Option<PathBuf>,
+    /// Where a pidfd of the container's process is sent.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Where its pid is written.
+    pub pid_file: Option<PathBuf>,
+    /// How the root is switched.
+    pub root_switch: RootSwitch,
+    /// Whether it gets a session keyring.
+    pub keyring: Keyring,
+    /// How many descriptors after standard error it inherits.
+    pub preserve_fds: u32,
+    /// Who makes its group.
+    pub driver: Driver,
+    /// Who opens the gate.
+    pub starter: Starter,
+}
+
+/// Who lets the container's process go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starter {
+    /// A later `start`.
+    Another,
+    /// The caller of [`create`] itself, at once (`run`).
+    Caller,
+}
+
+/// A container that was created.
+#[derive(Debug)]
+pub struct Created {
+    /// Its process.
+    pub child: Child,
+    /// Its record.
+    pub record: Record,
+    /// Its folder, locked.
+    pub dir: StateDir,
+    /// What it was made from.
+    pub spec: Spec,
+    /// Opens its gate, when the caller is the starter.
+    pub opener: Option<Opener>,
+    /// The terminal's master, when it was not sent to a console socket.
+    pub terminal: Option<OwnedFd>,
+    /// What was ignored.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the bundle and decides: the spec, its bytes, and the plan. Nothing is changed.
+///
+/// # Errors
+/// When the bundle, the spec or the host rules it out.
+pub fn decide(options: &CreateOptions, world: &World) -> Result<(Spec, Vec<u8>, Plan, Request)> {
+    crate::state::check_id(&options.id)?;
+    let bundle = options.bundle.canonicalize().map_err(|e| Error::file("open bundle", &options.bundle, e))?;
+    let config = bundle.join("config.json");
+    let bytes = std::fs::read(&config).map_err(|e| Error::file("read", &config, e))?;
+    let spec = Spec::parse(&bytes)?;
+    let facts = crate::facts::gather(&world.proc)?;
+    let request = Request {
+        id: options.id.clone(),
+        rootfs: rootfs(&bundle, &spec)?,
+        bundle,
+        keyring: options.keyring,
+        root_switch: options.root_switch,
+        driver: options.driver,
+    };
+    let plan = build(&spec, &facts, &request)?;
+    Ok((spec, bytes, plan, request))
+}
+
+fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
+    let path = bundle.join(&spec.root);
+    let meta = std::fs::symlink_metadata(&path).map_err(|e| Error::file("open rootfs", &path, e))?;
+    if meta.is_symlink() {
+        return Err(Error::refused(format!("rootfs {}", path.display()), "is a symbolic link; name the folder itself"));
+    }
+    if !meta.is_dir() {
+        return Err(Error::refused(format!("rootfs {}", path.display()), "is not a folder"));
+    }
+    path.canonicalize().map_err(|e| Error::file("open rootfs", &path, e))
+}
+
+/// Creates a container.
+///
+/// # Errors
+/// For the first thing that fails; nothing is left behind then.
+pub fn create(root: &StateRoot, options: &CreateOptions) -> Result<Created> {
+    let mut world = World::new().on(|| "open /proc".into())?;
+    let (spec, bytes, plan, request) = decide(options, &world)?;
+    check_terminal(options, &spec)?;
+    let mut warnings = plan.warnings.clone();
+    let dir = root.make(&options.id)?;
+    let path = dir.path().to_owned();
+    match make(options, &spec, &bytes, &plan, &request, &mut world, dir) {
+        Ok(mut created) => {
+            warnings.append(&mut created.warnings);
+            created.warnings = warnings;
+            Ok(created)
+        }
+        Err(error) => {
+            let _ = std::fs::remove_dir_all(&path);
+            Err(error)
+        }
+    }
+}
+
+fn check_terminal(options: &CreateOptions, spec: &Spec) -> Result<()> {
+    let wants = spec.process.terminal != Terminal::None;
+    match (&options.console_socket, wants, options.starter) {
+        (Some(_), false, _) => Err(Error::refused(
+            "--console-socket",
+            "cannot allocate a terminal: process.terminal is false in config.json",
+        )),
+        (None, true, Starter::Another) => Err(Error::refused(
+            "process.terminal",
+            "cannot allocate tty if runc will detach without setting console socket",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn make(
+    options: &CreateOptions,
+    spec: &Spec,
+    bytes: &[u8],
+    plan: &Plan,
+    request: &Request,
+    world: &mut World,
+    dir: StateDir,
+) -> Result<Created> {
+    dir.save_config(bytes)?;
+    let mut record = record(options, plan, request);
+    // The intent goes before the first effect: what a crash leaves is found by it.
+    dir.save(&record)?;
+    let mut undo = UndoStack::default();
+    let step = |f| Error::Step(f);
+    let warnings = crate::filter::prepare(&plan.process, world)
+        .map_err(|cause| Error::refused("linux.seccomp", cause.reason))?;
+    apply_undoably(&plan.host, world, &mut undo).map_err(step)?;
+    let (gate, opener) = match options.starter {
+        Starter::Another => (gate::make(dir.path())?, None),
+        Starter::Caller => gate::make_private().map(|(gate, opener)| (gate, Some(opener)))?,
+    };
+    let intent = record.clone();
+    let state = |pid: i32, status: Status| OciState::of(&intent, spec, pid, status).to_json();
+    let birth = Birth { gate: Some(gate), state: state(0, Status::Creating), preserve: options.preserve_fds };
+    let spawned = spawn(plan, world, birth)?;
+    let guard = KillOnDrop { child: Some(spawned) };
+    let spawned = guard.child.as_ref().expect("the guard was just filled");
+    let received = spawned.shake_hands(plan, world, &|pid| state(pid, Status::Creating))?;
+    let pid = spawned.child.pid;
+    let stat = world.proc.stat(pid).on(|| "read the container's process".into())?;
+    if stat.state == 'Z' {
+        return Err(Error::InitDied("it was killed, perhaps by its own system call filter".into()));
+    }
+    record.process = Some(ProcessRecord { pid, start_time: stat.start_time });
+    record.complete = true;
+    hand_over(options, plan, spawned.child.pidfd.as_fd(), &received, &state(pid, Status::Creating))?;
+    if let Some(file) = &options.pid_file {
+        write_pid_file(file, pid)?;
+    }
+    dir.save(&record)?;
+    let terminal = if options.console_socket.is_some() { None } else { received.terminal };
+    undo.keep();
+    let child = guard.keep().expect("the guard is filled until here").child;
+    Ok(Created { child, record, dir, spec: spec.clone(), opener, terminal, warnings })
+}
+
+/// Kills the container's process unless its making has succeeded.
+struct KillOnDrop {
+    child: Option<crate::spawn::Spawned>,
+}
+
+impl KillOnDrop {
+    fn keep(mut self) -> Option<crate::spawn::Spawned> {
+        self.child.take()
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(spawned) = self.child.take() {
+            wait::kill_and_reap(spawned.child.pidfd.as_fd());
+        }
+    }
+}
+
+fn record(options: &CreateOptions, plan: &Plan, request: &Request) -> Record {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Record {
+        format: FORMAT,
+        id: options.id.clone(),
+        bundle: request.bundle.clone(),
+        rootfs: request.rootfs.clone(),
+        process: None,
+        complete: false,
+        created: (now.as_secs(), now.subsec_nanos()),
+        owner: croft_sys::credentials::user().1,
+        groups: plan.groups.clone(),
+        undo: plan.host.iter().filter_map(|s| s.undo()).map(|u| UndoRecord::from(&u)).collect(),
+    }
+}
+
+/// Sends what the container gave to whom it belongs.
+fn hand_over(
+    options: &CreateOptions,
+    plan: &Plan,
+    pidfd: BorrowedFd<'_>,
+    received: &crate::spawn::Received,
+    state: &[u8],
+) -> Result<()> {
+    if let (Some(path), Some(terminal)) = (&options.console_socket, &received.terminal) {
+        send_fd(path, b"/dev/ptmx", terminal.as_fd())?;
+    }
+    if let Some(path) = &options.pidfd_socket {
+        send_fd(path, b"pidfd", pidfd)?;
+    }
+    if let (Some((path, metadata)), Some(listener)) = (&plan.listener, &received.listener) {
+        crate::listener::send(path, metadata, listener.as_fd(), state)?;
+    }
+    Ok(())
+}
+
+/// Sends one descriptor to the stream socket at `path`, with `name` as the message, as runc's consumers expect.
+pub(crate) fn send_fd(path: &Path, name: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
+    let socket = socket::connect_stream(path).on(|| format!("connect to {}", path.display()))?;
+    socket::send(socket.as_fd(), name, &[fd]).on(|| format!("send to {}", path.display()))
+}
+
+/// Writes a pid file by rename, so that a reader never sees half of it.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    std::fs::write(&new, pid.to_string()).map_err(|e| Error::file("write", path, e))?;
+    std::fs::rename(&new, path).map_err(|e| {
+        let _ = std::fs::remove_file(&new);
+        Error::file("write", path, e)
+    })
+}

@@ -1,0 +1,91 @@
+//! `delete`: takes back what create did, by its record.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use croft_plan::lifecycle::{Status, Verb};
+use croft_plan::spec::{HookPoint, Spec};
+use croft_plan::step::Undo;
+use croft_sys::proc::Proc;
+use croft_sys::{cgroup, wait};
+
+use crate::error::{Context, Error, Result};
+use crate::report::OciState;
+use crate::state::{Container, StateRoot};
+use crate::{hooks, undo};
+
+/// Whether a container that still runs is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    /// It is refused.
+    No,
+    /// It is killed, and a container that does not exist is fine.
+    Yes,
+}
+
+/// How long a killed process may take to end.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Deletes a container. Returns what went wrong after it was gone: hooks.
+///
+/// # Errors
+/// When it may not be deleted, or something of it cannot be removed.
+pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Option<Error>> {
+    let proc = Proc::open().on(|| "open /proc".into())?;
+    let verb = if force == Force::Yes { Verb::ForceDelete } else { Verb::Delete };
+    match root.open_for(id, verb, &proc) {
+        Err(Error::NotFound(_)) if force == Force::Yes => Ok(None),
+        Err(e) => Err(e),
+        Ok(container) => remove(container),
+    }
+}
+
+/// Removes an open container.
+///
+/// # Errors
+/// When something of it cannot be removed; its record stays then, so that delete can be tried again.
+pub fn remove(container: Container) -> Result<Option<Error>> {
+    let Container { dir, record, pidfd, .. } = container;
+    if let Some(pidfd) = &pidfd {
+        thaw(&record);
+        match wait::pidfd_signal(pidfd.as_fd(), 9) {
+            Err(e) if e.errno() != croft_sys::Errno::SRCH => {
+                return Err(Error::Kernel { op: "kill the container's process".into(), source: e });
+            }
+            _ => {}
+        }
+        let ended = croft_sys::wait_readable_for(pidfd.as_fd(), Some(KILL_LIMIT));
+        if !ended.on(|| "wait for the container's process".into())? {
+            return Err(Error::refused("delete", "the container's process does not end; it may wait in the kernel"));
+        }
+    }
+    for step in record.undo.iter().rev() {
+        undo::perform(&Undo::from(step)).map_err(|why| Error::refused("delete", why))?;
+    }
+    let spec = dir.config().ok().and_then(|bytes| Spec::parse(&bytes).ok());
+    dir.remove()?;
+    let Some(spec) = spec else { return Ok(None) };
+    let list = spec.hooks.at(HookPoint::Poststop);
+    if list.is_empty() {
+        return Ok(None);
+    }
+    let state = OciState::of(&record, &spec, 0, Status::Stopped).to_json();
+    Ok(hooks::run(list, HookPoint::Poststop, &state).err())
+}
+
+/// A frozen process of v1's freezer dies only once it is thawed; cgroup2's dies frozen.
+fn thaw(record: &crate::state::Record) {
+    if let Some(group) = &record.groups.v2 {
+        if let Ok(fd) = cgroup::open(&group.dir) {
+            let _ = cgroup::write(fd.as_fd(), "cgroup.freeze", "0");
+        }
+    }
+}
+
+/// Removes a container that its creator gives up: its process has been reaped.
+pub(crate) fn delete_unlocked(record: &crate::state::Record, dir: &std::path::Path) {
+    for step in record.undo.iter().rev() {
+        let _ = undo::perform(&Undo::from(step));
+    }
+    let _ = std::fs::remove_dir_all(dir);
+}

@@ -1,0 +1,55 @@
+//! The system call filter: compiled by the host before the clone, loaded by init.
+
+use std::os::fd::{AsRawFd, IntoRawFd};
+
+use croft_plan::step::{Filter, Step};
+
+use crate::apply::{Cause, Outcome};
+use crate::seccomp::{self, Compiled};
+use crate::world::World;
+
+/// Compiles the filter that the steps will load, while the cache's folder is still there.
+///
+/// # Errors
+/// When the profile cannot be compiled.
+pub fn prepare(steps: &[Step], world: &mut World) -> Result<Vec<String>, Cause> {
+    let filter = steps.iter().find_map(|s| if let Step::LoadFilter { filter } = s { Some(filter) } else { None });
+    let Some(filter) = filter else { return Ok(Vec::new()) };
+    let compiled = compile(filter)?;
+    let warnings = compiled.warnings.clone();
+    world.filter = Some(compiled);
+    Ok(warnings)
+}
+
+fn compile(filter: &Filter) -> Result<Compiled, Cause> {
+    let cache = cache_folder();
+    seccomp::program(&filter.profile, cache.as_deref()).map_err(|e| Cause::because(e.to_string()))
+}
+
+/// Where compiled filters are kept: root's in /run, an ordinary user's in its runtime folder.
+fn cache_folder() -> Option<std::path::PathBuf> {
+    let (_, euid) = croft_sys::credentials::user();
+    if euid == 0 {
+        return Some("/run/croft-oci/.seccomp".into());
+    }
+    std::env::var_os("XDG_RUNTIME_DIR").map(|dir| std::path::Path::new(&dir).join("croft-oci/.seccomp"))
+}
+
+/// Loads what was prepared. With a listener the host is told its number and fetches it, since after this the filter may
+/// forbid to send it.
+pub fn load(world: &mut World, _filter: &Filter) -> Outcome {
+    let compiled = world.filter.take().ok_or_else(|| Cause::because("the filter was not compiled"))?;
+    let listener = croft_sys::seccomp::load(&compiled.program, compiled.flags)?;
+    if let Some(listener) = listener {
+        let number = listener.as_raw_fd();
+        world.listener = Some(number);
+        // Kept open until the host has it; it is closed on exec.
+        let _ = listener.into_raw_fd();
+    }
+    Ok(())
+}
+
+/// Whether loading gives a listener.
+pub fn wants_listener(compiled: &Compiled) -> bool {
+    compiled.flags.contains(croft_sys::seccomp::FilterFlags::NEW_LISTENER)
+}

@@ -1,0 +1,121 @@
+//! Where a created container waits for `start`: two fifos in its state folder.
+//!
+//! Init holds both from birth and reads the first; `start` writes a byte to it. When init then cannot exec, it says why on
+//! the second; when it can, both close by themselves. So the kernel itself knows whether a container waits: while it
+//! does, the first fifo has a reader.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use croft_sys::fs::{self, CWD, FileType, Mode};
+use croft_sys::{Errno, OFlags};
+
+use crate::error::{Error, Result};
+
+const START: &str = "start.fifo";
+const FAILURE: &str = "failure.fifo";
+
+/// Init's side.
+#[derive(Debug)]
+pub struct Gate {
+    /// It waits for a byte here.
+    pub start: OwnedFd,
+    /// It says here why it could not exec.
+    pub failure: OwnedFd,
+}
+
+/// The starter's side.
+#[derive(Debug)]
+pub struct Opener {
+    start: OwnedFd,
+    failure: OwnedFd,
+}
+
+fn fifo(dir: &Path, name: &str) -> Result<OwnedFd> {
+    let path = dir.join(name);
+    fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).map_err(|e| Error::file("make fifo", &path, e))?;
+    // Opened for both, so that opening does not wait for the other side.
+    fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::file("open", &path, e))
+}
+
+/// Makes a gate that another process can open by the state folder.
+///
+/// # Errors
+/// When the fifos cannot be made.
+pub fn make(dir: &Path) -> Result<Gate> {
+    Ok(Gate { start: fifo(dir, START)?, failure: fifo(dir, FAILURE)? })
+}
+
+/// Makes a gate that this process opens by itself (`run`).
+///
+/// # Errors
+/// When pipes cannot be made.
+pub fn make_private() -> Result<(Gate, Opener)> {
+    let pipe = || croft_sys::pipe().map_err(|e| Error::file("make", Path::new("pipe"), e));
+    let ((start_read, start_write), (failure_read, failure_write)) = (pipe()?, pipe()?);
+    let gate = Gate { start: start_read, failure: failure_write };
+    Ok((gate, Opener { start: start_write, failure: failure_read }))
+}
+
+/// Whether init waits at the gate of this state folder.
+pub fn is_closed(dir: &Path) -> bool {
+    // ENXIO: nobody reads any more, init has gone on.
+    fs::open(dir.join(START), OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).is_ok()
+}
+
+/// Opens the gate of this state folder from outside.
+///
+/// # Errors
+/// When init is not there any more.
+pub fn open(dir: &Path) -> Result<Opener> {
+    let open = |name: &str, flags: OFlags| {
+        let path = dir.join(name);
+        fs::open(&path, flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).map_err(|e| match e {
+            Errno::NXIO | Errno::NOENT => Error::refused("start", "the container's process does not wait for it any more"),
+            e => Error::file("open", &path, e),
+        })
+    };
+    let failure = open(FAILURE, OFlags::RDONLY)?;
+    let start = open(START, OFlags::WRONLY)?;
+    Ok(Opener { start, failure })
+}
+
+impl Opener {
+    /// Lets init go on, and waits until it has become its program.
+    ///
+    /// # Errors
+    /// In init's words, when it could not.
+    pub fn let_go(self) -> std::result::Result<(), String> {
+        let mut start = std::fs::File::from(self.start);
+        start.write_all(&[1]).map_err(|e| format!("the container's process does not wait any more: {e}"))?;
+        drop(start);
+        croft_sys::wait_readable(self.failure.as_fd()).map_err(|e| e.to_string())?;
+        let mut text = String::new();
+        let _ = std::fs::File::from(self.failure).read_to_string(&mut text);
+        if text.is_empty() { Ok(()) } else { Err(text) }
+    }
+}
+
+impl Gate {
+    /// Waits for the start. Only read(2) is used: a system call filter may be in force.
+    ///
+    /// # Errors
+    /// When the fifo cannot be read.
+    pub fn wait(&self) -> std::io::Result<()> {
+        let mut byte = [0];
+        loop {
+            match croft_sys::read(self.start.as_fd(), &mut byte) {
+                Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Says why the program could not be run.
+    pub fn fail(&self, why: &str) {
+        let _ = croft_sys::write(self.failure.as_fd(), why.as_bytes());
+    }
+}

@@ -1,0 +1,230 @@
+//! Cloning the container's process, and the host's part of the handshake.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use croft_plan::build::Plan;
+use croft_plan::handshake::{Event, Expect, Failure, FromHost, FromInit, LONGEST, State};
+use croft_plan::spec::{HookPoint, NamespaceKind};
+use croft_plan::step::Slot;
+use croft_sys::clone::{Child, Parent, Side, clone3};
+use croft_sys::{cgroup, ns, socket, wait};
+
+use crate::apply::apply;
+use crate::error::{Context, Error, Result};
+use crate::gate::Gate;
+use crate::init::{self, Init};
+use crate::world::World;
+
+/// A container's process that waits at its gate, or has become its program.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The process.
+    pub child: Child,
+    /// The connection to it, until it is at the gate.
+    host: OwnedFd,
+}
+
+/// What the host gets from init during the handshake.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// The terminal's master.
+    pub terminal: Option<OwnedFd>,
+    /// The filter's listener.
+    pub listener: Option<OwnedFd>,
+}
+
+/// What the clone needs beside the plan.
+#[derive(Debug)]
+pub struct Birth {
+    /// Where init waits.
+    pub gate: Option<Gate>,
+    /// The state for hooks that init runs; its pid is not known yet.
+    pub state: Vec<u8>,
+    /// Descriptors from 3 on that the program inherits.
+    pub preserve: u32,
+}
+
+/// Clones the container's process. It runs the plan's steps on its own from here on.
+///
+/// # Errors
+/// When the clone, or joining a namespace for it, fails.
+pub fn spawn(plan: &Plan, world: &mut World, birth: Birth) -> Result<Spawned> {
+    let group = match &plan.spawn.group {
+        Some(dir) => Some(cgroup::open(dir).on(|| format!("open cgroup {}", dir.display()))?),
+        None => None,
+    };
+    let (host, theirs) = socket::packet_pair().on(|| "make a socket".into())?;
+    let before = join_around(plan, world)?;
+    let flags = plan.spawn.new.iter().fold(0, |flags, kind| flags | kind.flag());
+    let between = !plan.spawn.between.is_empty();
+    let cloned = clone3(if between { 0 } else { flags }, group.as_ref().map(AsFd::as_fd), Parent::Caller);
+    let side = cloned.on(|| "clone the container's process".into())?;
+    let child = match side {
+        Side::Parent(child) => child,
+        Side::Child => {
+            drop(host);
+            if between {
+                stage(plan, world, flags, &theirs);
+            }
+            let init = Init { plan, host: theirs, gate: birth.gate, state: birth.state, preserve: birth.preserve };
+            init::run(init, world)
+        }
+    };
+    drop(theirs);
+    drop(birth);
+    leave_again(before)?;
+    let child = if between { take_grandchild(child, &host)? } else { child };
+    world.child = Some(child.pid);
+    Ok(Spawned { child, host })
+}
+
+/// Joins what the child shall be born in, and keeps what the runtime was in.
+fn join_around(plan: &Plan, world: &World) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
+    let mut before = Vec::new();
+    for (slot, kind) in &plan.spawn.around {
+        let own = match kind {
+            NamespaceKind::Pid => "pid_for_children",
+            NamespaceKind::Time => "time_for_children",
+            other => other.file(),
+        };
+        let own = world.proc.open_namespace("self", own).on(|| format!("open the own {} namespace", kind.name()))?;
+        before.push((*kind, own));
+        join(world, *slot, *kind)?;
+    }
+    Ok(before)
+}
+
+fn join(world: &World, slot: Slot, kind: NamespaceKind) -> Result<()> {
+    world
+        .fd(slot)
+        .and_then(|fd| ns::setns(fd, kind.flag()))
+        .on(|| format!("join the {} namespace", kind.name()))
+}
+
+fn leave_again(before: Vec<(NamespaceKind, OwnedFd)>) -> Result<()> {
+    before.into_iter().try_for_each(|(kind, fd)| {
+        ns::setns(fd.as_fd(), kind.flag()).on(|| format!("go back to the own {} namespace", kind.name()))
+    })
+}
+
+/// The process between: joins namespaces that the runtime could not come back from and clones init as the runtime's child.
+/// It returns in init only.
+fn stage(plan: &Plan, world: &World, flags: i32, theirs: &OwnedFd) {
+    let report = |why: String, errno: Option<i32>| -> ! {
+        let failure = Failure { step: "join namespaces".into(), reason: why, errno };
+        let text = serde_json::to_vec(&FromInit::Failed(failure)).unwrap_or_default();
+        let _ = croft_sys::write(theirs.as_fd(), &text);
+        std::process::exit(1)
+    };
+    for (slot, kind) in &plan.spawn.between {
+        if let Err(e) = world.fd(*slot).and_then(|fd| ns::setns(fd, kind.flag())) {
+            report(format!("join the {} namespace: {e}", kind.name()), Some(e.errno().raw_os_error()));
+        }
+    }
+    match clone3(flags, None, Parent::Grandparent) {
+        Ok(Side::Child) => {}
+        Ok(Side::Parent(child)) => {
+            // The number may mean nothing to the runtime, which may be in another pid namespace: the descriptor does.
+            let sent = socket::send(theirs.as_fd(), b"child", &[child.pidfd.as_fd()]);
+            std::process::exit(if sent.is_ok() { 0 } else { 1 })
+        }
+        Err(e) => report(format!("clone the container's process: {e}"), Some(e.errno().raw_os_error())),
+    }
+}
+
+fn take_grandchild(stage: Child, host: &OwnedFd) -> Result<Child> {
+    let mut buffer = [0; LONGEST];
+    let (n, mut fds) = socket::receive(host.as_fd(), &mut buffer).on(|| "hear from the process between".into())?;
+    let exit = wait::wait(stage.pidfd.as_fd()).on(|| "wait for the process between".into())?;
+    if let Ok(FromInit::Failed(failure)) = serde_json::from_slice(&buffer[..n]) {
+        return Err(Error::Init(failure));
+    }
+    let Some(pidfd) = fds.pop() else { return Err(Error::InitDied(format!("the process between: {exit:?}"))) };
+    let pid = wait::pid_of(pidfd.as_fd()).on(|| "read the pid of the container's process".into())?;
+    Ok(Child { pidfd, pid })
+}
+
+impl Spawned {
+    /// Goes through the handshake until init is at its gate, or has become its program.
+    ///
+    /// # Errors
+    /// What init or one of the host's steps failed at.
+    pub fn shake_hands(
+        &self,
+        plan: &Plan,
+        world: &mut World,
+        state: &dyn Fn(i32) -> Vec<u8>,
+    ) -> Result<Received> {
+        let expect = Expect {
+            maps: plan.maps,
+            hooks: init::has_runtime_hooks(plan),
+            listener: world.filter.as_ref().is_some_and(crate::filter::wants_listener),
+        };
+        let mut received = Received::default();
+        let mut at = State::Born;
+        if !plan.maps {
+            apply(&plan.parent, world).map_err(Error::Step)?;
+        }
+        while at != State::Gated {
+            let (event, terminal) = self.hear()?;
+            received.terminal = terminal.or(received.terminal);
+            at = at.next(&event, expect).map_err(|e| Error::InitDied(self.describe(&e.to_string())))?;
+            let Event::Said(message) = event else { break };
+            match message {
+                FromInit::MapMe => {
+                    apply(&plan.parent, world).map_err(Error::Step)?;
+                    self.say(FromHost::Mapped)?;
+                }
+                FromInit::RunHooks => {
+                    for point in [HookPoint::Prestart, HookPoint::CreateRuntime] {
+                        crate::hooks::run(plan.hooks.at(point), point, &state(self.child.pid))?;
+                    }
+                    self.say(FromHost::HooksDone)?;
+                }
+                FromInit::Ready => {
+                    apply(&plan.limits, world).map_err(Error::Step)?;
+                    self.say(FromHost::Proceed)?;
+                }
+                FromInit::Listener(number) => {
+                    let fetched = wait::pidfd_getfd(self.child.pidfd.as_fd(), number);
+                    received.listener = Some(fetched.on(|| "fetch the filter's listener".into())?);
+                    self.say(FromHost::ListenerTaken)?;
+                }
+                FromInit::Failed(failure) => return Err(Error::Init(failure)),
+            }
+        }
+        Ok(received)
+    }
+
+    fn hear(&self) -> Result<(Event, Option<OwnedFd>)> {
+        let mut buffer = [0; LONGEST];
+        let (n, mut fds) = socket::receive(self.host.as_fd(), &mut buffer).on(|| "hear from init".into())?;
+        if n == 0 {
+            return Ok((Event::Closed, None));
+        }
+        let message = serde_json::from_slice(&buffer[..n]);
+        let message = message.map_err(|e| Error::InitDied(format!("it said what is no message: {e}")))?;
+        Ok((Event::Said(message), fds.pop()))
+    }
+
+    fn say(&self, message: FromHost) -> Result<()> {
+        let text = serde_json::to_vec(&message).unwrap_or_default();
+        // Init may have failed at the same moment; what it said is read next.
+        match socket::send(self.host.as_fd(), &text, &[]) {
+            Err(e) if e.errno() == croft_sys::Errno::PIPE => Ok(()),
+            other => other.on(|| "speak to init".into()),
+        }
+    }
+
+    /// What became of init, for an error about its silence.
+    fn describe(&self, why: &str) -> String {
+        let gone = croft_sys::wait_readable_for(self.child.pidfd.as_fd(), Some(std::time::Duration::from_secs(1)));
+        match gone {
+            Ok(true) => match wait::wait(self.child.pidfd.as_fd()) {
+                Ok(exit) => format!("{exit:?}"),
+                Err(_) => why.to_owned(),
+            },
+            _ => why.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The command line: runc's names and options.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An OCI runtime: jails, zones and VServer for today's kernel.
+#[derive(Debug, Parser)]
+#[command(name = "croft-oci", version = env!("CARGO_PKG_VERSION"), disable_help_subcommand = false)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Folder of the containers' states [default: /run/croft-oci, or $XDG_RUNTIME_DIR/croft-oci for an ordinary user]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Write the log to this file instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Form of the log
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Log more
+    #[arg(long)]
+    pub debug: bool,
+    /// Let systemd make the control groups; cgroupsPath is slice:prefix:name then
+    #[arg(long)]
+    pub systemd_cgroup: bool,
+    /// Whether cgroup errors are ignored: true, false or auto (accepted for runc's callers; croft-oci decides by itself)
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub rootless: Rootless,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `time="..." level=error msg="..."`.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// runc's `--rootless`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rootless {
+    /// Yes.
+    True,
+    /// No.
+    False,
+    /// By the user id.
+    Auto,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a container whose process waits for start
+    Create(CreateArgs),
+    /// Start a created container
+    Start(IdArgs),
+    /// Make and start a container
+    Run(RunArgs),
+    /// Run a further process in a container
+    Exec(ExecArgs),
+    /// Print a container's state
+    State(IdArgs),
+    /// List containers
+    List(ListArgs),
+    /// Send a signal to a container
+    Kill(KillArgs),
+    /// Remove a container
+    Delete(DeleteArgs),
+    /// Print the steps that create would perform
+    Plan(PlanArgs),
+}
+
+/// A container.
+#[derive(Debug, Args)]
+pub struct IdArgs {
+    /// The container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+}
+
+/// `create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArgs {
+    /// The new container's name
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// Folder of the bundle
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Socket that gets a pidfd of the container's process
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// File that gets the container's pid
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Switch the root by chroot, for a host that runs from an initial ramfs
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    pub no_new_keyring: bool,
+    /// Descriptors after standard error that the container inherits
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// As for create
+    #[command(flatten)]
+    pub create: CreateArgs,
+    /// Do not wait for the container's end
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Do not delete the container after its end
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// The container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// The program and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+    /// File with the process to run, as in config.json
+    #[arg(short, long, value_name = "FILE")]
+    pub process: Option<PathBuf>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Socket that gets a pidfd of the process
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// Do not wait for its end
+    #[arg(short, long)]
+    pub detach: bool,
+    /// File that gets its pid
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// User and group, as numbers: UID[:GID]
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// Supplementary groups
+    #[arg(short = 'g', long, value_name = "GID")]
+    pub additional_gids: Vec<u32>,
+    /// Working folder
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Variables of the environment
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Capabilities beyond the container's
+    #[arg(short, long, value_name = "CAP")]
+    pub cap: Vec<String>,
+    /// Never gain privileges
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
+    /// Descriptors after standard error that it inherits
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// Group below the container's own to run in
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<String>,
+    /// Run it even in a paused container
+    #[arg(long)]
+    pub ignore_paused: bool,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Form of the list
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub format: ListFormat,
+    /// Ids alone
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Form of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// Columns for people.
+    Table,
+    /// JSON.
+    Json,
+}
+
+/// `kill`.
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    /// The container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// The signal: a name or a number
+    #[arg(value_name = "SIGNAL", default_value = "SIGTERM")]
+    pub signal: String,
+    /// Send it to every process of the container
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// Kill it first if it still runs
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Folder of the bundle
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// The container's name
+    #[arg(long, value_name = "CONTAINER-ID", default_value = "plan")]
+    pub id: String,
+}
