@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use croft_plan::build::{Plan, Request, build};
 pub use croft_plan::build::{Driver, Keyring, RootSwitch};
+use croft_plan::build::{Plan, Request, build};
 use croft_plan::lifecycle::Status;
 use croft_plan::spec::{Spec, Terminal};
 use croft_sys::clone::Child;
@@ -100,7 +100,10 @@ fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
     let path = bundle.join(&spec.root);
     let meta = std::fs::symlink_metadata(&path).map_err(|e| Error::file("open rootfs", &path, e))?;
     if meta.is_symlink() {
-        return Err(Error::refused(format!("rootfs {}", path.display()), "is a symbolic link; name the folder itself"));
+        return Err(Error::refused(
+            format!("rootfs {}", path.display()),
+            "is a symbolic link; name the folder itself",
+        ));
     }
     if !meta.is_dir() {
         return Err(Error::refused(format!("rootfs {}", path.display()), "is not a folder"));

@@ -56,7 +56,10 @@ pub fn remove(container: Container) -> Result<Option<Error>> {
         }
         let ended = croft_sys::wait_readable_for(pidfd.as_fd(), Some(KILL_LIMIT));
         if !ended.on(|| "wait for the container's process".into())? {
-            return Err(Error::refused("delete", "the container's process does not end; it may wait in the kernel"));
+            return Err(Error::refused(
+                "delete",
+                "the container's process does not end; it may wait in the kernel",
+            ));
         }
     }
     for step in record.undo.iter().rev() {
@@ -75,10 +78,10 @@ pub fn remove(container: Container) -> Result<Option<Error>> {
 
 /// A frozen process of v1's freezer dies only once it is thawed; cgroup2's dies frozen.
 fn thaw(record: &crate::state::Record) {
-    if let Some(group) = &record.groups.v2 {
-        if let Ok(fd) = cgroup::open(&group.dir) {
-            let _ = cgroup::write(fd.as_fd(), "cgroup.freeze", "0");
-        }
+    if let Some(group) = &record.groups.v2
+        && let Ok(fd) = cgroup::open(&group.dir)
+    {
+        let _ = cgroup::write(fd.as_fd(), "cgroup.freeze", "0");
     }
 }
 

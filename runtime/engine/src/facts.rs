@@ -25,7 +25,8 @@ pub fn gather(proc: &Proc) -> Result<Facts> {
     let (effective, ..) = credentials::capabilities().on(|| "read capabilities".into())?;
     let mounts = cgroup::mounts(&mountinfo);
     let Some(v2) = mounts.v2 else {
-        let why = "no cgroup2 is mounted on this host; mount it: mount -t cgroup2 none /sys/fs/cgroup/unified";
+        let why =
+            "no cgroup2 is mounted on this host; mount it: mount -t cgroup2 none /sys/fs/cgroup/unified";
         return Err(Error::refused("cgroups", why));
     };
     let own_group = own_group(&own);
@@ -38,7 +39,11 @@ pub fn gather(proc: &Proc) -> Result<Facts> {
     let cgroups = CgroupHost {
         v2: V2Mount { mount: v2, controllers: controllers.split_whitespace().map(str::to_owned).collect() },
         v1: if euid == 0 { mounts.v1.clone() } else { BTreeMap::new() },
-        device_filter: if effective & BPF_CAPABILITIES != 0 { DeviceFilter::Ebpf } else { DeviceFilter::NoEbpf },
+        device_filter: if effective & BPF_CAPABILITIES != 0 {
+            DeviceFilter::Ebpf
+        } else {
+            DeviceFilter::NoEbpf
+        },
         swap: swap(),
         huge_pages: huge_pages(),
     };
@@ -106,7 +111,10 @@ fn id_map_programs(euid: u32) -> Option<(PathBuf, PathBuf)> {
         return None;
     }
     let find = |name: &str| {
-        ["/usr/bin", "/bin", "/usr/local/bin"].iter().map(|dir| Path::new(dir).join(name)).find(|p| p.exists())
+        ["/usr/bin", "/bin", "/usr/local/bin"]
+            .iter()
+            .map(|dir| Path::new(dir).join(name))
+            .find(|p| p.exists())
     };
     Some((find("newuidmap")?, find("newgidmap")?))
 }

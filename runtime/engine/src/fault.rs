@@ -8,7 +8,9 @@ use crate::apply::Outcome;
 #[cfg(feature = "fault")]
 pub fn point(step: &Step) -> Outcome {
     match std::env::var("CROFT_FAULT") {
-        Ok(text) if step.to_string() == text => Err(crate::apply::Cause::because("fault injected by the test")),
+        Ok(text) if step.to_string() == text => {
+            Err(crate::apply::Cause::because("fault injected by the test"))
+        }
         _ => Ok(()),
     }
 }

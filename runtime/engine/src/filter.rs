@@ -13,7 +13,8 @@ use crate::world::World;
 /// # Errors
 /// When the profile cannot be compiled.
 pub fn prepare(steps: &[Step], world: &mut World) -> Result<Vec<String>, Cause> {
-    let filter = steps.iter().find_map(|s| if let Step::LoadFilter { filter } = s { Some(filter) } else { None });
+    let filter =
+        steps.iter().find_map(|s| if let Step::LoadFilter { filter } = s { Some(filter) } else { None });
     let Some(filter) = filter else { return Ok(Vec::new()) };
     let compiled = compile(filter)?;
     let warnings = compiled.warnings.clone();

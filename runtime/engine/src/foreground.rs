@@ -13,7 +13,8 @@ use crate::state::Container;
 /// # Errors
 /// When the program cannot be run; the container is removed then.
 pub fn start(created: &mut Created) -> Result<Option<Error>> {
-    let opener = created.opener.take().ok_or_else(|| Error::refused("start", "the gate was opened already"))?;
+    let opener =
+        created.opener.take().ok_or_else(|| Error::refused("start", "the gate was opened already"))?;
     if let Err(why) = opener.let_go() {
         wait::kill_and_reap(created.child.pidfd.as_fd());
         crate::delete::delete_unlocked(&created.record, created.dir.path());

@@ -34,7 +34,8 @@ pub struct Opener {
 
 fn fifo(dir: &Path, name: &str) -> Result<OwnedFd> {
     let path = dir.join(name);
-    fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).map_err(|e| Error::file("make fifo", &path, e))?;
+    fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+        .map_err(|e| Error::file("make fifo", &path, e))?;
     // Opened for both, so that opening does not wait for the other side.
     fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::file("open", &path, e))
 }
@@ -72,7 +73,9 @@ pub fn open(dir: &Path) -> Result<Opener> {
     let open = |name: &str, flags: OFlags| {
         let path = dir.join(name);
         fs::open(&path, flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).map_err(|e| match e {
-            Errno::NXIO | Errno::NOENT => Error::refused("start", "the container's process does not wait for it any more"),
+            Errno::NXIO | Errno::NOENT => {
+                Error::refused("start", "the container's process does not wait for it any more")
+            }
             e => Error::file("open", &path, e),
         })
     };

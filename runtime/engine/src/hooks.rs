@@ -60,7 +60,10 @@ fn one(hook: &Hook, state: &[u8]) -> std::result::Result<(), String> {
 }
 
 /// Whether the process has ended before the limit.
-fn wait_until_end(pidfd: std::os::fd::BorrowedFd<'_>, limit: Option<Duration>) -> std::result::Result<bool, String> {
+fn wait_until_end(
+    pidfd: std::os::fd::BorrowedFd<'_>,
+    limit: Option<Duration>,
+) -> std::result::Result<bool, String> {
     let end = limit.map(|l| Instant::now() + l);
     loop {
         let left = end.map(|e| e.saturating_duration_since(Instant::now()));

@@ -148,7 +148,9 @@ fn ask(init: &Init<'_>, message: &FromInit, answer: FromHost) -> Result<(), Fail
 fn say(init: &Init<'_>, message: &FromInit, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Failure> {
     let text = serde_json::to_vec(message).map_err(|e| fail("speak to the host", e, None))?;
     if fds.is_empty() {
-        return croft_sys::write(init.host.as_fd(), &text).map(drop).map_err(|e| fail("speak to the host", e, None));
+        return croft_sys::write(init.host.as_fd(), &text)
+            .map(drop)
+            .map_err(|e| fail("speak to the host", e, None));
     }
     socket::send(init.host.as_fd(), &text, fds).map_err(kernel("speak to the host"))
 }

@@ -12,8 +12,8 @@ use crate::error::{Context, Error, Result};
 /// # Errors
 /// When nobody listens there.
 pub fn send(path: &Path, metadata: &str, listener: BorrowedFd<'_>, state: &[u8]) -> Result<()> {
-    let state: serde_json::Value =
-        serde_json::from_slice(state).map_err(|e| Error::refused("container process state", e.to_string()))?;
+    let state: serde_json::Value = serde_json::from_slice(state)
+        .map_err(|e| Error::refused("container process state", e.to_string()))?;
     let message = serde_json::json!({
         "ociVersion": state["ociVersion"],
         "fds": ["seccompFd"],

@@ -11,6 +11,9 @@ pub struct Compiled {
     pub warnings: Vec<String>,
 }
 /// Compiles.
-pub fn program(_p: &oci_spec::runtime::LinuxSeccomp, _c: Option<&std::path::Path>) -> Result<Compiled, String> {
+pub fn program(
+    _p: &oci_spec::runtime::LinuxSeccomp,
+    _c: Option<&std::path::Path>,
+) -> Result<Compiled, String> {
     Err("seccomp is not supported by this build yet".into())
 }

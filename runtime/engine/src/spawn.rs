@@ -66,7 +66,8 @@ pub fn spawn(plan: &Plan, world: &mut World, birth: Birth) -> Result<Spawned> {
             if between {
                 stage(plan, world, flags, &theirs);
             }
-            let init = Init { plan, host: theirs, gate: birth.gate, state: birth.state, preserve: birth.preserve };
+            let init =
+                Init { plan, host: theirs, gate: birth.gate, state: birth.state, preserve: birth.preserve };
             init::run(init, world)
         }
     };
@@ -87,7 +88,10 @@ fn join_around(plan: &Plan, world: &World) -> Result<Vec<(NamespaceKind, OwnedFd
             NamespaceKind::Time => "time_for_children",
             other => other.file(),
         };
-        let own = world.proc.open_namespace("self", own).on(|| format!("open the own {} namespace", kind.name()))?;
+        let own = world
+            .proc
+            .open_namespace("self", own)
+            .on(|| format!("open the own {} namespace", kind.name()))?;
         before.push((*kind, own));
         join(world, *slot, *kind)?;
     }
@@ -134,12 +138,15 @@ fn stage(plan: &Plan, world: &World, flags: i32, theirs: &OwnedFd) {
 
 fn take_grandchild(stage: Child, host: &OwnedFd) -> Result<Child> {
     let mut buffer = [0; LONGEST];
-    let (n, mut fds) = socket::receive(host.as_fd(), &mut buffer).on(|| "hear from the process between".into())?;
+    let (n, mut fds) =
+        socket::receive(host.as_fd(), &mut buffer).on(|| "hear from the process between".into())?;
     let exit = wait::wait(stage.pidfd.as_fd()).on(|| "wait for the process between".into())?;
     if let Ok(FromInit::Failed(failure)) = serde_json::from_slice(&buffer[..n]) {
         return Err(Error::Init(failure));
     }
-    let Some(pidfd) = fds.pop() else { return Err(Error::InitDied(format!("the process between: {exit:?}"))) };
+    let Some(pidfd) = fds.pop() else {
+        return Err(Error::InitDied(format!("the process between: {exit:?}")));
+    };
     let pid = wait::pid_of(pidfd.as_fd()).on(|| "read the pid of the container's process".into())?;
     Ok(Child { pidfd, pid })
 }
@@ -218,7 +225,8 @@ impl Spawned {
 
     /// What became of init, for an error about its silence.
     fn describe(&self, why: &str) -> String {
-        let gone = croft_sys::wait_readable_for(self.child.pidfd.as_fd(), Some(std::time::Duration::from_secs(1)));
+        let gone =
+            croft_sys::wait_readable_for(self.child.pidfd.as_fd(), Some(std::time::Duration::from_secs(1)));
         match gone {
             Ok(true) => match wait::wait(self.child.pidfd.as_fd()) {
                 Ok(exit) => format!("{exit:?}"),

@@ -164,7 +164,10 @@ impl StateRoot {
         match builder(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 let mut all = std::fs::DirBuilder::new();
-                all.recursive(true).mode(0o711).create(&self.path).map_err(|e| Error::file("make folder", &self.path, e))?;
+                all.recursive(true)
+                    .mode(0o711)
+                    .create(&self.path)
+                    .map_err(|e| Error::file("make folder", &self.path, e))?;
                 builder(&path)
             }
             other => other,
@@ -269,7 +272,8 @@ impl StateDir {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record).map_err(|e| Error::file("write", &self.path, std::io::Error::from(e)))?;
+        let text = serde_json::to_vec(record)
+            .map_err(|e| Error::file("write", &self.path, std::io::Error::from(e)))?;
         self.replace(RECORD, &text)
     }
 
@@ -324,7 +328,10 @@ impl Record {
     pub fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
         let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         if record.format > FORMAT {
-            return Err(format!("its format {} is newer than this croft-oci, which knows {FORMAT}", record.format));
+            return Err(format!(
+                "its format {} is newer than this croft-oci, which knows {FORMAT}",
+                record.format
+            ));
         }
         Ok(record)
     }

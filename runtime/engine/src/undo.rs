@@ -35,12 +35,13 @@ impl Drop for UndoStack {
 /// What could not be removed, in words.
 pub fn perform(step: &Undo) -> Result<(), String> {
     match step {
-        Undo::RemoveGroup { hierarchy, dir } => {
-            crate::apply::remove_group(hierarchy, dir).map_err(|e| format!("remove cgroup {}: {e}", dir.display()))
-        }
+        Undo::RemoveGroup { hierarchy, dir } => crate::apply::remove_group(hierarchy, dir)
+            .map_err(|e| format!("remove cgroup {}: {e}", dir.display())),
         Undo::StopScope { unit } => crate::systemd::stop_scope(unit),
         Undo::RemoveResctrlGroup { dir } => match std::fs::remove_dir(dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("remove {}: {e}", dir.display())),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(format!("remove {}: {e}", dir.display()))
+            }
             _ => Ok(()),
         },
     }

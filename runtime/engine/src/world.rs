@@ -92,7 +92,10 @@ impl World {
 
     /// The descriptor of `slot`.
     pub fn fd(&self, slot: Slot) -> Result<BorrowedFd<'_>> {
-        self.fds.get(&slot).map(AsFd::as_fd).ok_or(Error::new("use of a slot that no step has filled", Errno::BADF))
+        self.fds
+            .get(&slot)
+            .map(AsFd::as_fd)
+            .ok_or(Error::new("use of a slot that no step has filled", Errno::BADF))
     }
 
     /// Hands the descriptor of `slot` over.
@@ -110,6 +113,9 @@ impl World {
 
     /// The attached root.
     pub fn root(&self) -> Result<BorrowedFd<'_>> {
-        self.root.as_ref().map(AsFd::as_fd).ok_or(Error::new("use of the root before it is attached", Errno::BADF))
+        self.root
+            .as_ref()
+            .map(AsFd::as_fd)
+            .ok_or(Error::new("use of the root before it is attached", Errno::BADF))
     }
 }

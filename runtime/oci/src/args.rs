@@ -61,6 +61,7 @@ pub enum Rootless {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one for the life of the process")]
 pub enum Command {
     /// Make a container whose process waits for start
     Create(CreateArgs),

@@ -19,10 +19,10 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
         }
     };
-    if clones(&cli.command) {
-        if let Err(error) = seal::run_sealed() {
-            return commands::report(&cli.global, &error);
-        }
+    if clones(&cli.command)
+        && let Err(error) = seal::run_sealed()
+    {
+        return commands::report(&cli.global, &error);
     }
     match commands::run(&cli) {
         Ok(status) => status,

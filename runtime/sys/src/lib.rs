@@ -31,11 +31,11 @@ pub mod wait;
 pub(crate) mod testing;
 
 pub use error::{Call, Error, Result};
+/// rustix's own module for calls on files: thin, safe and complete, so that nothing here repeats it.
+pub use rustix::fs;
 pub use rustix::fs::{Mode, OFlags};
 pub use rustix::io::Errno;
 pub use rustix::process::Pid;
-/// rustix's own module for calls on files: thin, safe and complete, so that nothing here repeats it.
-pub use rustix::fs;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -75,7 +75,8 @@ pub fn new_session() -> Result<()> {
 /// Waits until `fd` can be read or its other side is closed, `limit` at most (`None`: for ever); whether that came to be.
 pub fn wait_readable_for(fd: BorrowedFd<'_>, limit: Option<std::time::Duration>) -> Result<bool> {
     let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-    let limit = limit.map(|l| rustix::event::Timespec { tv_sec: l.as_secs() as i64, tv_nsec: l.subsec_nanos().into() });
+    let limit = limit
+        .map(|l| rustix::event::Timespec { tv_sec: l.as_secs() as i64, tv_nsec: l.subsec_nanos().into() });
     rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, limit.as_ref())).call("poll").map(|n| n > 0)
 }
 

@@ -41,8 +41,10 @@ pub fn open_without_links(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> 
 
 /// Opens `path` below the mount `dir` as a location, without leaving that mount and without following a link.
 pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
-    let resolve =
-        ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_XDEV
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).call("openat2")
 }
 

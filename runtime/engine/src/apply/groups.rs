@@ -49,7 +49,9 @@ fn refuse_in_use(dir: &Path) -> Outcome {
     let group = cgroup::open(dir)?;
     match cgroup::pids(group.as_fd()) {
         Ok(pids) if pids.is_empty() => Ok(()),
-        Ok(pids) => Err(Cause::because(format!("container's cgroup is not empty: {} process(es) found", pids.len()))),
+        Ok(pids) => {
+            Err(Cause::because(format!("container's cgroup is not empty: {} process(es) found", pids.len())))
+        }
         // A threaded group (EOPNOTSUPP) cannot be listed; the clone into it will say so.
         Err(e) if e.errno() == Errno::OPNOTSUPP => Ok(()),
         Err(e) => Err(e.into()),
@@ -73,7 +75,8 @@ pub(super) fn enable(hierarchy: &Path, dir: &Path, controllers: &[String], requi
         let enabled: Vec<&str> = enabled.split_whitespace().collect();
         let missing: Vec<&String> = controllers.iter().filter(|c| !enabled.contains(&c.as_str())).collect();
         let all: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
-        if !all.is_empty() && cgroup::write(group.as_fd(), "cgroup.subtree_control", &all.join(" ")).is_err() {
+        if !all.is_empty() && cgroup::write(group.as_fd(), "cgroup.subtree_control", &all.join(" ")).is_err()
+        {
             // One of them cannot be had here: each for itself.
             for controller in missing {
                 let one = cgroup::write(group.as_fd(), "cgroup.subtree_control", &format!("+{controller}"));
@@ -97,7 +100,10 @@ pub(super) fn write(dir: &Path, write: &Write) -> Outcome {
             (Err(e), OnMissing::Instead(other)) if e.errno() == Errno::NOENT => write = other,
             (Err(e), OnMissing::Skip) if e.errno() == Errno::NOENT => return Ok(()),
             (Err(e), OnMissing::Refuse { .. }) if e.errno() == Errno::NOENT => {
-                return Err(Cause { reason: write.missing().to_string(), errno: Some(Errno::NOENT.raw_os_error()) });
+                return Err(Cause {
+                    reason: write.missing().to_string(),
+                    errno: Some(Errno::NOENT.raw_os_error()),
+                });
             }
             (Err(e), _) => return Err(e.into()),
         }

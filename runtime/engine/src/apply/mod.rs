@@ -69,9 +69,11 @@ pub fn apply_undoably(steps: &[Step], world: &mut World, undo: &mut UndoStack) -
 }
 
 fn one(step: &Step, world: &mut World) -> Result<(), Failure> {
-    crate::fault::point(step)
-        .and_then(|()| perform(step, world))
-        .map_err(|cause| Failure { step: step.to_string(), reason: cause.reason, errno: cause.errno })
+    crate::fault::point(step).and_then(|()| perform(step, world)).map_err(|cause| Failure {
+        step: step.to_string(),
+        reason: cause.reason,
+        errno: cause.errno,
+    })
 }
 
 fn perform(step: &Step, world: &mut World) -> Outcome {
@@ -84,7 +86,9 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
         Step::FilterDevices { dir, program } => groups::filter_devices(dir, program),
         Step::OpenGroup { slot, dir } => groups::open(world, *slot, dir),
         Step::JoinGroup { slot } => Ok(croft_sys::cgroup::join_v1(world.fd(*slot)?)?),
-        Step::StartScope { unit, slice, properties } => crate::systemd::start_scope(world, unit, slice, properties),
+        Step::StartScope { unit, slice, properties } => {
+            crate::systemd::start_scope(world, unit, slice, properties)
+        }
         Step::MakeResctrlGroup { dir, schemata, .. } => groups::make_resctrl(dir, schemata),
         Step::JoinResctrlGroup { dir } => groups::join_resctrl(world, dir),
         Step::OpenNamespace { slot, kind, path } => ids::open_namespace(world, *slot, *kind, path),

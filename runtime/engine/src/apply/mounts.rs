@@ -74,13 +74,20 @@ fn apply_change(mount: BorrowedFd<'_>, change: &MountChange) -> Outcome {
     sys::set_attributes(mount, sys::Depth::Recursive, recursive)?;
     sys::set_attributes(mount, sys::Depth::One, own)?;
     for (propagation, how) in propagations {
-        let attributes = sys::Attributes { propagation: propagation_flag(*propagation), ..Default::default() };
+        let attributes =
+            sys::Attributes { propagation: propagation_flag(*propagation), ..Default::default() };
         sys::set_attributes(mount, depth(*how), attributes)?;
     }
     Ok(())
 }
 
-pub(super) fn open_tree(world: &mut World, slot: Slot, path: &Path, how: Depth, changed: Changed<'_>) -> Outcome {
+pub(super) fn open_tree(
+    world: &mut World,
+    slot: Slot,
+    path: &Path,
+    how: Depth,
+    changed: Changed<'_>,
+) -> Outcome {
     let cwd = path::open_path(croft_sys::fs::CWD, Path::new("/"))?;
     let tree = sys::open_tree(cwd.as_fd(), path, depth(how))?;
     if let Some((userns, recursive)) = changed.idmap {

@@ -52,7 +52,8 @@ pub(super) fn node(world: &World, device: &Device) -> Outcome {
 /// A root folder may bring the node along; anything else at its place is refused rather than trusted.
 fn accept_existing(parent: &OwnedFd, name: &OsStr, kind: FileType, number: u64) -> Outcome {
     let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
-    let same = FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == number);
+    let same =
+        FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == number);
     if same { Ok(()) } else { Err(Cause::because("something else is there")) }
 }
 

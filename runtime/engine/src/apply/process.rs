@@ -122,7 +122,9 @@ pub(super) fn change_directory(path: &Path) -> Outcome {
     // getcwd(2) then gives a path that does not begin with a slash.
     let here = croft_sys::path::current_directory()?;
     if here.first() != Some(&b'/') {
-        return Err(Cause::because("current working directory is outside of container mount namespace root -- possible container breakout detected"));
+        return Err(Cause::because(
+            "current working directory is outside of container mount namespace root -- possible container breakout detected",
+        ));
     }
     Ok(())
 }
@@ -144,7 +146,8 @@ pub(super) fn find_program(world: &mut World, program: &str) -> Outcome {
     if program.contains('/') {
         check_program(Path::new(program)).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => {
-                let text = if errno == Errno::NOENT { "no such file or directory" } else { "not a directory" };
+                let text =
+                    if errno == Errno::NOENT { "no such file or directory" } else { "not a directory" };
                 fail(&format!("stat {program}: {text}"), errno)
             }
             Errno::ISDIR => fail("is a directory", errno),
@@ -172,9 +175,8 @@ pub(super) fn find_program(world: &mut World, program: &str) -> Outcome {
 }
 
 fn check_program(path: &Path) -> Result<(), Errno> {
-    let meta = std::fs::metadata(path).map_err(|e| {
-        e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
-    })?;
+    let meta =
+        std::fs::metadata(path).map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
     if meta.is_dir() {
         return Err(Errno::ISDIR);
     }

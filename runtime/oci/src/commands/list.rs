@@ -16,10 +16,17 @@ pub fn run(root: &StateRoot, args: &ListArgs) -> Result<ExitCode> {
         println!("{}", serde_json::to_string(&all)?);
     } else {
         let width = all.iter().map(|c| c.id.len()).max().unwrap_or(0).max(2);
-        println!("{:width$}  {:<8}  {:<8}  {:<30}  {}  OWNER", "ID", "PID", "STATUS", "CREATED", "BUNDLE");
+        println!("{:width$}  {:<8}  {:<8}  {:<30}  BUNDLE  OWNER", "ID", "PID", "STATUS", "CREATED");
         for c in all {
             let bundle = c.bundle.display();
-            println!("{:width$}  {:<8}  {:<8}  {:<30}  {bundle}  {}", c.id, c.pid, c.status.word(), c.created, c.owner);
+            println!(
+                "{:width$}  {:<8}  {:<8}  {:<30}  {bundle}  {}",
+                c.id,
+                c.pid,
+                c.status.word(),
+                c.created,
+                c.owner
+            );
         }
     }
     Ok(ExitCode::SUCCESS)

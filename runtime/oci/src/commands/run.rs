@@ -22,10 +22,10 @@ pub fn run(global: &Global, root: &StateRoot, args: &RunArgs) -> Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     let exit = foreground::wait(&mut created)?;
-    if !args.keep {
-        if let Some(error) = foreground::delete(created)? {
-            super::log(global, "warning", &error.to_string());
-        }
+    if !args.keep
+        && let Some(error) = foreground::delete(created)?
+    {
+        super::log(global, "warning", &error.to_string());
     }
     Ok(ExitCode::from(exit.status() as u8))
 }

@@ -86,10 +86,10 @@ fn filesystem(b: &mut Builder<'_>, mount: &Mount) {
     if mount.options.attributes.set & RDONLY != 0 && !KERNEL.contains(&mount.fstype.as_str()) {
         parameters.push(("ro".to_owned(), None));
     }
-    if let Some(label) = &b.spec.linux.mount_label {
-        if ["tmpfs", "devpts", "mqueue"].contains(&mount.fstype.as_str()) {
-            parameters.push(("context".to_owned(), Some(label.clone())));
-        }
+    if let Some(label) = &b.spec.linux.mount_label
+        && ["tmpfs", "devpts", "mqueue"].contains(&mount.fstype.as_str())
+    {
+        parameters.push(("context".to_owned(), Some(label.clone())));
     }
     let slot = b.slot();
     let is_kernel_view = ["proc", "sysfs"].contains(&mount.fstype.as_str());

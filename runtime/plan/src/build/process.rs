@@ -51,7 +51,7 @@ pub(super) fn steps(
         steps.push(Step::SetScheduler { scheduler: scheduler.clone() });
     }
     if let Some(priority) = &process.io_priority {
-        steps.push(Step::SetIoPriority { priority: priority.clone() });
+        steps.push(Step::SetIoPriority { priority: *priority });
     }
     if let Some(profile) = &process.apparmor_profile {
         steps.push(Step::SetApparmorProfile { profile: profile.clone() });

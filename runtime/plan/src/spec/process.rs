@@ -120,7 +120,7 @@ impl Process {
             oom_score_adj,
             apparmor_profile: raw.apparmor_profile().clone().filter(|s| !s.is_empty()),
             selinux_label: raw.selinux_label().clone().filter(|s| !s.is_empty()),
-            io_priority: raw.io_priority().clone(),
+            io_priority: *raw.io_priority(),
             scheduler: raw.scheduler().clone(),
             exec_cpu_affinity: raw.exec_cpu_affinity().clone(),
         })
