@@ -19,7 +19,7 @@ const PACKAGES: &[&str] = &[
     // The machine itself.
     "linux-image-cloud-amd64 busybox-static kmod systemd systemd-sysv dbus dbus-user-session libpam-systemd udev",
     // Runtimes, and what calls them.
-    "runc crun criu libcriu2 podman conmon netavark aardvark-dns containerd docker.io fuse-overlayfs bubblewrap",
+    "runc crun criu libcriu2 podman conmon netavark aardvark-dns containerd docker.io docker-cli fuse-overlayfs bubblewrap",
     "uidmap passt",
     // Networks.
     "iproute2 iputils-ping nftables iptables socat iperf3",

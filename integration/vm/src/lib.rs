@@ -11,6 +11,7 @@ mod qemu;
 mod session;
 mod workdir;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use croft_harness::cache;
 
 pub use image::Image;
 
@@ -147,6 +149,18 @@ impl Vm {
         }
         self.folder = source.at.clone();
         self.shares.push(source);
+        Ok(())
+    }
+
+    /// Shares the host's cache read-only where the guest's own would be, with the root filesystems and the runtimes
+    /// to compare with that are in it: what the harness finds there on the host, it finds in the guest. Those
+    /// runtimes know their libraries by the host's path, so it shows there as well.
+    pub fn share_cache(&mut self) -> Result<()> {
+        let share = Share::new("cache", &cache::root()?, Access::ReadOnly)?;
+        for path in BTreeSet::from([Path::new("/root/.cache/croft"), &share.dir]) {
+            self.binds.push((share.at.clone(), path.to_owned()));
+        }
+        self.shares.push(share);
         Ok(())
     }
 

@@ -79,7 +79,7 @@ pub(crate) fn start_virtiofsd(
         "--cache=auto",
         "--sandbox=chroot",
         "--thread-pool-size=0",
-        "--log-level=warn",
+        "--log-level=error",
     ]);
     virtiofsd.arg("--shared-dir").arg(&share.dir);
     match share.access {

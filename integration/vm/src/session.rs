@@ -47,6 +47,9 @@ pub(crate) fn run(vm: &Vm, command: &[OsString], streams: &mut Streams) -> Resul
     }
 }
 
+/// Enough for a kernel panic with its trace.
+const CONSOLE_LINES: usize = 80;
+
 /// What the machine's log files say, for one that ended without a status.
 fn report(vm: &Vm, folder: &Path) -> Error {
     let mut text = String::from("run in a virtual machine: it ended without a status");
@@ -56,7 +59,10 @@ fn report(vm: &Vm, folder: &Path) -> Error {
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.trim_end().lines().collect();
         if !lines.is_empty() {
-            text.push_str(&format!("\n--- {name}\n{}", lines[lines.len().saturating_sub(30)..].join("\n")));
+            text.push_str(&format!(
+                "\n--- {name}\n{}",
+                lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n")
+            ));
         }
     }
     anyhow!(text)

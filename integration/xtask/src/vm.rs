@@ -13,7 +13,8 @@ use crate::project;
 
 /// Runs a command in a virtual machine with the unified cgroup v2 hierarchy.
 ///
-/// The checkout is at /src in the guest, where the command starts, and the target folder at /target, both read-only.
+/// The checkout is at /src in the guest, where the command starts, the target folder at /target, and the cache of root
+/// filesystems at /root/.cache/croft, all read-only.
 /// Exits with the command's status; 124: over the time limit; 125: the machine failed.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -21,7 +22,7 @@ pub struct Arguments {
     #[arg(long)]
     systemd: bool,
     /// The guest's memory.
-    #[arg(long, value_name = "MiB", default_value_t = 1024)]
+    #[arg(long, value_name = "MiB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(256..))]
     memory: u32,
     /// The guest's processors.
     #[arg(long, value_name = "N", default_value_t = 2)]
@@ -84,6 +85,7 @@ fn machine(arguments: &Arguments) -> Result<Vm> {
     vm.limit = Duration::from_secs(arguments.timeout);
     vm.modules.extend(arguments.module.iter().cloned());
     vm.share_project(&project::checkout()?, &project::target()?)?;
+    vm.share_cache()?;
     for (name, dir) in &arguments.share {
         vm.shares.push(Share::new(name, dir, Access::ReadOnly)?);
     }

@@ -47,18 +47,19 @@ enable_controllers() {
 }
 
 load_modules() {
-    [ -z "$modules" ] || try modprobe -a $modules
+    [ -z "$modules" ] || try /usr/sbin/modprobe -a $modules
 }
 
 # Runs the job and sends its output and its status to the host. The output goes through FIFOs, because a virtio port
-# can be open only once: the job may open /dev/stdout again.
+# can be open only once: the job may open /dev/stdout again. The job gets the system's own shell, as busybox's would
+# run its applets in place of the system's programs.
 run_job() {
     try $B mkfifo -m 666 /run/croft/out /run/croft/err
     $B cat /run/croft/out > /dev/vport0p2 &
     copies=$!
     $B cat /run/croft/err > /dev/vport0p3 &
     copies="$copies $!"
-    $B setsid $B sh /run/croft/init job < /dev/null > /run/croft/out 2> /run/croft/err
+    $B setsid /bin/sh /run/croft/init job < /dev/null > /run/croft/out 2> /run/croft/err
     status=$?
     # Whatever the job left running may hold the FIFOs open: all other sessions are killed.
     killall5 -9
@@ -69,8 +70,17 @@ run_job() {
     $B poweroff -f
 }
 
+# Services that take seconds here and serve a machine that is kept, or one with devices that come and go.
+unwanted="apparmor ldconfig kmod-static-nodes systemd-binfmt systemd-hwdb-update systemd-journal-catalog-update
+    systemd-journal-flush systemd-modules-load systemd-random-seed systemd-remount-fs systemd-sysusers
+    systemd-tmpfiles-clean systemd-udev-load-credentials systemd-udev-trigger systemd-update-done
+    systemd-tmpfiles-setup-dev systemd-tmpfiles-setup-dev-early modprobe@"
+
 become_systemd() {
     $B mkdir -p /run/systemd/system
+    for service in $unwanted; do
+        $B ln -s /dev/null "/run/systemd/system/$service.service"
+    done
     $B cat > /run/systemd/system/croft-job.service <<- EOF
 	[Unit]
 	Description=The job of this virtual machine
