@@ -35,6 +35,8 @@ fn main() -> ExitCode {
         "label": or_error(files::text("/proc/self/attr/current")),
         "memory_policy": or_error(process::memory_policy()),
         "session_keyring": or_error(process::session_keyring()),
+        "scheduler": or_error(process::scheduler()),
+        "io_priority": or_error(process::io_priority()),
         "terminal": process::terminal(),
         "fds": or_error(files::links("/proc/self/fd")),
         "namespaces": or_error(files::links("/proc/self/ns")),

@@ -90,10 +90,24 @@ pub fn memory_policy() -> io::Result<String> {
     Ok(text.split_whitespace().nth(1).unwrap_or_default().to_owned())
 }
 
-/// The description of the session keyring in /proc/keys (keyrings(7)): its own, or one inherited.
-pub fn session_keyring() -> io::Result<Vec<String>> {
-    let keyrings = files::lines("/proc/keys")?;
-    Ok(keyrings.into_iter().filter(|line| line.contains("keyring") && line.contains("_ses")).collect())
+/// The name of the session keyring (keyrings(7)): its own, or one inherited.
+pub fn session_keyring() -> io::Result<String> {
+    Ok(croft_sys::keyring::name(croft_sys::keyring::session()?)?)
+}
+
+/// Policy, priorities and times of the scheduler (sched(7)), by the names of `struct sched_attr`.
+pub fn scheduler() -> io::Result<Value> {
+    let seen = croft_sys::sched::attributes()?;
+    Ok(json!({
+        "policy": seen.policy, "flags": seen.flags, "nice": seen.nice, "priority": seen.priority,
+        "runtime": seen.runtime, "deadline": seen.deadline, "period": seen.period,
+    }))
+}
+
+/// Class and level (ioprio_set(2)).
+pub fn io_priority() -> io::Result<Value> {
+    let (class, level) = croft_sys::sched::io_priority()?;
+    Ok(json!({ "class": class, "level": level }))
 }
 
 /// Which of the standard streams are terminals, and the size and name of the first that is.

@@ -84,6 +84,11 @@ fn the_probe_sees_the_defaults(host: &Host) -> Result<()> {
     );
     let own = std::fs::read_link("/proc/self/ns/net")?;
     ensure!(seen["namespaces"]["net"].as_str().is_some_and(|inside| *own != *inside), "{seen:#}");
+    ensure!(
+        seen["session_keyring"].as_str().is_some_and(|name| name.starts_with("_ses.croft-test")),
+        "{seen:#}"
+    );
+    ensure!(seen["scheduler"]["policy"] == 0 && seen["io_priority"]["class"].is_u64(), "{seen:#}");
     ensure!(seen["fds"].as_object().is_some_and(|fds| fds.len() <= 4), "{}", seen["fds"]);
     Ok(())
 }

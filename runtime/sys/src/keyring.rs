@@ -32,7 +32,7 @@ pub fn join_session(name: &CStr) -> Result<Key> {
 }
 
 /// The session keyring of this process.
-fn session() -> Result<Key> {
+pub fn session() -> Result<Key> {
     // SAFETY: GET_KEYRING_ID takes a number, here one that stands for the session keyring, and a flag: make none.
     let returned =
         unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0) };
@@ -41,17 +41,27 @@ fn session() -> Result<Key> {
 
 /// The permissions of a key: four bytes, for possessor, user, group and others (keyrings(7)).
 pub fn permissions(key: Key) -> Result<u32> {
+    let text = described(key)?;
+    let permissions = text.split(';').nth(3).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    permissions.ok_or(Error::new("keyctl DESCRIBE", Errno::BADMSG))
+}
+
+/// The name of a key.
+pub fn name(key: Key) -> Result<String> {
+    let text = described(key)?;
+    let name = text.splitn(5, ';').nth(4);
+    Ok(name.ok_or(Error::new("keyctl DESCRIBE", Errno::BADMSG))?.to_owned())
+}
+
+/// type;uid;gid;permissions;name
+fn described(key: Key) -> Result<String> {
     let mut text = vec![0u8; 4096];
     // SAFETY: DESCRIBE writes at most the given number of bytes, which the vector has.
     let returned =
         unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, key.0, text.as_mut_ptr(), text.len()) };
     Error::check("keyctl DESCRIBE", returned)?;
-    // type;uid;gid;permissions;description
-    let permissions =
-        text.split(|byte| *byte == b';').nth(3).and_then(|field| std::str::from_utf8(field).ok());
-    permissions
-        .and_then(|hex| u32::from_str_radix(hex, 16).ok())
-        .ok_or(Error::new("keyctl DESCRIBE", Errno::BADMSG))
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(text).into_owned())
 }
 
 /// Sets the permissions of a key.
@@ -76,6 +86,8 @@ mod tests {
                 }
                 key => key.unwrap(),
             };
+            assert_eq!(session().unwrap(), key);
+            assert_eq!(name(key).unwrap(), "_ses.croft-test");
             let before = permissions(key).unwrap();
             assert_eq!(before & USER_SEARCH, 0);
             set_permissions(key, before | USER_SEARCH).unwrap();

@@ -128,10 +128,11 @@ pub fn attributes() -> Result<Attributes> {
     })
 }
 
+const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+const IOPRIO_CLASS_SHIFT: u32 = 13;
+
 /// Gives this thread an I/O priority: a class of [`IO_CLASSES`], and within it a level from 0 (first) to 7.
 pub fn set_io_priority(class: u32, level: u32) -> Result<()> {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-    const IOPRIO_CLASS_SHIFT: u32 = 13;
     if class > 7 || level > 7 {
         return Err(Error::new("ioprio_set", Errno::INVAL));
     }
@@ -141,6 +142,14 @@ pub fn set_io_priority(class: u32, level: u32) -> Result<()> {
     };
     Error::check("ioprio_set", returned)?;
     Ok(())
+}
+
+/// The I/O priority of this thread: class and level. Class 0: none was set, the kernel derives one from nice.
+pub fn io_priority() -> Result<(u32, u32)> {
+    // SAFETY: ioprio_get takes numbers only; 0 is the calling thread.
+    let returned = unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) };
+    let value = Error::check("ioprio_get", returned)? as u32;
+    Ok((value >> IOPRIO_CLASS_SHIFT, value & 7))
 }
 
 /// Lets this thread run on these CPUs only. The kernel leaves out those that its cpuset does not have; EINVAL if none remains.
@@ -271,8 +280,7 @@ mod tests {
     fn an_io_priority_is_set() {
         in_child(|| {
             set_io_priority(by_name(&IO_CLASSES, "IOPRIO_CLASS_BE").unwrap(), 6).unwrap();
-            // SAFETY: ioprio_get takes numbers only.
-            assert_eq!(unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }, 2 << 13 | 6);
+            assert_eq!(io_priority().unwrap(), (2, 6));
             assert_eq!(set_io_priority(2, 8).unwrap_err().errno(), Errno::INVAL);
         });
     }
