@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::gate::{self, Opener};
 use crate::report::OciState;
 use crate::spawn::{Birth, spawn};
-use crate::state::{FORMAT, ProcessRecord, Record, StateDir, StateRoot, UndoRecord};
+use crate::state::{FORMAT, ProcessRecord, Record, StateDir, StateRoot};
 use crate::undo::UndoStack;
 use crate::world::World;
 
@@ -228,7 +228,7 @@ fn record(options: &CreateOptions, plan: &Plan, request: &Request) -> Record {
         created: (now.as_secs(), now.subsec_nanos()),
         owner: croft_sys::credentials::user().1,
         groups: plan.groups.clone(),
-        undo: plan.host.iter().filter_map(|s| s.undo()).map(|u| UndoRecord::from(&u)).collect(),
+        undo: plan.host.iter().filter_map(|s| s.undo()).collect(),
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use croft_plan::lifecycle::{Status, Verb};
 use croft_plan::spec::{HookPoint, Spec};
-use croft_plan::step::Undo;
 use croft_sys::proc::Proc;
 use croft_sys::{cgroup, wait};
 
@@ -63,7 +62,7 @@ pub fn remove(container: Container) -> Result<Option<Error>> {
         }
     }
     for step in record.undo.iter().rev() {
-        undo::perform(&Undo::from(step)).map_err(|why| Error::refused("delete", why))?;
+        undo::perform(step).map_err(|why| Error::refused("delete", why))?;
     }
     let spec = dir.config().ok().and_then(|bytes| Spec::parse(&bytes).ok());
     dir.remove()?;
@@ -88,7 +87,7 @@ fn thaw(record: &crate::state::Record) {
 /// Removes a container that its creator gives up: its process has been reaped.
 pub(crate) fn delete_unlocked(record: &crate::state::Record, dir: &std::path::Path) {
     for step in record.undo.iter().rev() {
-        let _ = undo::perform(&Undo::from(step));
+        let _ = undo::perform(step);
     }
     let _ = std::fs::remove_dir_all(dir);
 }

@@ -59,7 +59,6 @@ pub fn gather(proc: &Proc) -> Result<Facts> {
         id_map_programs: id_map_programs(euid),
         lsm: lsm(),
         resctrl: resctrl(&mountinfo),
-        root_is_ramfs: false,
     })
 }
 

@@ -43,7 +43,7 @@ pub struct Record {
     /// Its control groups.
     pub groups: Groups,
     /// What delete has to take back, in the order in which it was done.
-    pub undo: Vec<UndoRecord>,
+    pub undo: Vec<Undo>,
 }
 
 /// The container's process. A pid can be used again, so its start time goes with it.
@@ -53,48 +53,6 @@ pub struct ProcessRecord {
     pub pid: i32,
     /// In clock ticks since boot.
     pub start_time: u64,
-}
-
-/// An undo step as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum UndoRecord {
-    /// Kill and remove a group.
-    RemoveGroup {
-        /// The hierarchy's mount point.
-        hierarchy: PathBuf,
-        /// The folder.
-        dir: PathBuf,
-    },
-    /// Stop a scope.
-    StopScope {
-        /// The unit.
-        unit: String,
-    },
-    /// Remove a resctrl group.
-    RemoveResctrlGroup {
-        /// The folder.
-        dir: PathBuf,
-    },
-}
-
-impl From<&Undo> for UndoRecord {
-    fn from(undo: &Undo) -> Self {
-        match undo.clone() {
-            Undo::RemoveGroup { hierarchy, dir } => UndoRecord::RemoveGroup { hierarchy, dir },
-            Undo::StopScope { unit } => UndoRecord::StopScope { unit },
-            Undo::RemoveResctrlGroup { dir } => UndoRecord::RemoveResctrlGroup { dir },
-        }
-    }
-}
-
-impl From<&UndoRecord> for Undo {
-    fn from(undo: &UndoRecord) -> Self {
-        match undo.clone() {
-            UndoRecord::RemoveGroup { hierarchy, dir } => Undo::RemoveGroup { hierarchy, dir },
-            UndoRecord::StopScope { unit } => Undo::StopScope { unit },
-            UndoRecord::RemoveResctrlGroup { dir } => Undo::RemoveResctrlGroup { dir },
-        }
-    }
 }
 
 /// The folder that holds the containers' folders.

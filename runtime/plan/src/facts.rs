@@ -30,8 +30,6 @@ pub struct Facts {
     pub lsm: Lsm,
     /// The resctrl file system (Intel RDT), where mounted.
     pub resctrl: Option<PathBuf>,
-    /// Whether the runtime's root is an initial ramfs, on which pivot_root(2) fails.
-    pub root_is_ramfs: bool,
 }
 
 /// Where the runtime may make cgroup2 groups.

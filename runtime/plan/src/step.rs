@@ -8,6 +8,7 @@ mod text;
 use std::path::PathBuf;
 
 use oci_spec::runtime as oci;
+use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Write;
 use crate::devices::Insn;
@@ -260,11 +261,6 @@ pub enum Step {
         /// How.
         change: MountChange,
     },
-    /// Make a folder.
-    MakeDirectory {
-        /// Where.
-        path: PathBuf,
-    },
     /// Make a device node.
     MakeNode {
         /// What and where.
@@ -422,8 +418,8 @@ pub enum IdMapper {
     },
 }
 
-/// What takes a step back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What takes a step back. It is recorded with the container, for `delete`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Undo {
     /// Kill what is in the group and remove its folder.
     RemoveGroup {

@@ -117,7 +117,6 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
         }
         Step::Attach { slot, target } => mounts::attach(world, *slot, target),
         Step::ChangeMount { target, change } => mounts::change_mount(world, target, change),
-        Step::MakeDirectory { path } => nodes::directory(world, path),
         Step::MakeNode { device } => nodes::node(world, device),
         Step::MakeLink { to, path } => nodes::link(world, to, path),
         Step::NewTerminal { devpts, size, console } => terminal::open(world, *devpts, *size, *console),

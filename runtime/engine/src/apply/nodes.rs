@@ -24,11 +24,6 @@ pub(super) fn check_null(fd: BorrowedFd<'_>) -> Outcome {
     Err(Cause::because("/dev/null is not the null device"))
 }
 
-pub(super) fn directory(world: &World, path: &Path) -> Outcome {
-    path::mkdir_all(world.root()?, path)?;
-    Ok(())
-}
-
 pub(super) fn node(world: &World, device: &Device) -> Outcome {
     let (parent, name) = path::open_parent(world.root()?, &device.path)?;
     let kind = match device.kind {

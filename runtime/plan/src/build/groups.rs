@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
-use super::{Builder, PlanError, can_make_groups};
+use super::{Builder, PlanError};
 use crate::cgroup::{self, Version};
 use crate::devices;
 use crate::facts::{Delegation, Facts};
@@ -68,7 +68,7 @@ fn below(mount: &Path, path: &Path) -> PathBuf {
 
 pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
     let mut resources = b.spec.linux.resources.clone();
-    if !can_make_groups(b.facts) {
+    if b.facts.delegated == Delegation::Nothing {
         return without_groups(b, &resources);
     }
     if b.facts.is_rootless() {

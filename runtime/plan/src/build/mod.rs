@@ -14,7 +14,7 @@ pub use exec::{ExecRequest, build_exec};
 pub use groups::{Driver, Group, Groups, resource_steps};
 
 use crate::cgroup::Refusal;
-use crate::facts::{Delegation, Facts};
+use crate::facts::Facts;
 use crate::spec::{Hooks, Namespace, NamespaceKind, Propagation, Spec, Terminal};
 use crate::step::{IdMapper, MountChange, Slot, Step};
 
@@ -307,9 +307,4 @@ impl std::fmt::Display for Plan {
         writeln!(f, "\nexec: {:?}", self.exec.args)?;
         self.warnings.iter().try_for_each(|w| writeln!(f, "warning: {w}"))
     }
-}
-
-/// Whether the runtime may make groups at all.
-pub(crate) fn can_make_groups(facts: &Facts) -> bool {
-    facts.delegated != Delegation::Nothing
 }

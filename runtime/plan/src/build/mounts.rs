@@ -102,7 +102,7 @@ fn filesystem(b: &mut Builder<'_>, mount: &Mount) {
     b.plan.mounts.push(Step::Mount {
         slot,
         fstype: mount.fstype.clone(),
-        source: source_name(b, mount),
+        source: source_name(mount),
         parameters,
         target: mount.destination.clone(),
         kind: if is_kernel_view { Target::PlainDirectory } else { Target::Any },
@@ -111,12 +111,12 @@ fn filesystem(b: &mut Builder<'_>, mount: &Mount) {
     });
 }
 
-fn source_name(b: &Builder<'_>, mount: &Mount) -> String {
+fn source_name(mount: &Mount) -> String {
     if mount.source.as_os_str().is_empty() {
-        return mount.fstype.clone();
+        mount.fstype.clone()
+    } else {
+        mount.source.to_string_lossy().into_owned()
     }
-    let _ = b;
-    mount.source.to_string_lossy().into_owned()
 }
 
 /// A new mount of the kernel's with nothing but a change.

@@ -148,7 +148,6 @@ fn init_step(f: &mut Formatter<'_>, step: &Step) -> Result {
         Step::ChangeMount { target, change: c } => {
             write!(f, "change mount {}{}", target.display(), and(&change(c)))
         }
-        Step::MakeDirectory { path } => write!(f, "make folder {}", path.display()),
         Step::MakeNode { device: d } => {
             let kind = match d.kind {
                 DeviceKind::Char => 'c',
