@@ -1,6 +1,7 @@
 //! What the integration tests, the benches and the demo share: Debian packages, root filesystems, hosts, snapshots.
 //!
 //! Start at [`suite`] for how a test is written, then [`bundle`] for how it makes a container.
+pub mod build;
 pub mod bundle;
 pub mod cache;
 pub mod config;

@@ -103,7 +103,9 @@ fn breaches(source: &Path, text: &str) -> Vec<String> {
         (line.starts_with("static ") || line.starts_with("pub static "))
             && ["Mutex", "RwLock", "LazyLock", "OnceLock"].iter().any(|lock| line.contains(lock))
     };
-    wrong.extend(text.lines().filter(locked).map(|line| format!("{}: a global: {}", source.display(), line.trim())));
+    wrong.extend(
+        text.lines().filter(locked).map(|line| format!("{}: a global: {}", source.display(), line.trim())),
+    );
     wrong
 }
 
@@ -115,7 +117,10 @@ mod tests {
     fn breaches_are_seen() {
         let long = format!("//! x\n{}", "\n".repeat(700));
         assert_eq!(breaches(Path::new("a/utils.rs"), &long).len(), 2);
-        assert_eq!(breaches(Path::new("a/b.rs"), "fn main() {}\nstatic X: Mutex<u8> = Mutex::new(1);").len(), 2);
+        assert_eq!(
+            breaches(Path::new("a/b.rs"), "fn main() {}\nstatic X: Mutex<u8> = Mutex::new(1);").len(),
+            2
+        );
         assert!(breaches(Path::new("a/b.rs"), "//! b\nfn main() {}").is_empty());
     }
 

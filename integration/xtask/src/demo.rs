@@ -9,7 +9,9 @@ use croft_harness::config::default_config;
 use croft_harness::debian;
 use serde_json::json;
 
-use crate::{build, packages};
+use croft_harness::build;
+
+use crate::packages;
 
 /// Runs a Debian container by croft-oci and shows what it sees.
 ///
@@ -43,12 +45,11 @@ pub fn run(_: &Arguments) -> Result<ExitCode> {
     let bundle = scratch.path().join("bundle");
     make_bundle(&bundle, &rootfs)?;
     let demo = Demo { croft_oci, bundle, state: scratch.path().join("state") };
-    demo.title("the plan, before anything is done (first and last lines)");
+    demo.title("the plan, before anything is done (its first lines)");
     let plan = demo.output(&["plan"])?;
     let lines: Vec<&str> = plan.lines().collect();
     lines.iter().take(6).for_each(|line| println!("{line}"));
-    println!("  ... {} lines more", lines.len().saturating_sub(8));
-    lines.iter().rev().take(2).rev().for_each(|line| println!("{line}"));
+    println!("  ... {} lines more", lines.len().saturating_sub(6));
     demo.title("croft-oci run: a shell in a Debian root filesystem");
     demo.run(&["run", "croft-demo"])?;
     demo.title("create, state, start, list, delete");
@@ -57,6 +58,13 @@ pub fn run(_: &Arguments) -> Result<ExitCode> {
     demo.run(&["state", "croft-demo"])?;
     demo.run(&["start", "croft-demo"])?;
     demo.run(&["list"])?;
+    demo.run(&[
+        "exec",
+        "croft-demo",
+        "/bin/sh",
+        "-c",
+        "echo exec: inside $(hostname), beside $(cat /proc/1/comm)",
+    ])?;
     demo.run(&["delete", "--force", "croft-demo"])?;
     demo.run(&["list"])?;
     nothing_is_left()?;
@@ -117,6 +125,11 @@ fn make_bundle(bundle: &Path, rootfs: &Path) -> Result<()> {
     config["hostname"] = json!("croft-demo");
     config["linux"]["resources"]["memory"] = json!({"limit": 256 << 20});
     config["linux"]["resources"]["pids"] = json!({"limit": 64});
+    // The container sees its own groups, and no other.
+    let namespaces = config["linux"]["namespaces"].as_array_mut().context("the default has namespaces")?;
+    namespaces.push(json!({"type": "cgroup"}));
+    let mounts = config["mounts"].as_array_mut().context("the default has mounts")?;
+    mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro", "nosuid", "noexec", "nodev"]}));
     Ok(fs::write(bundle.join("config.json"), config.to_string())?)
 }
 

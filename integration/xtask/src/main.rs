@@ -1,7 +1,11 @@
 //! The project's own commands, one file each: `cargo xtask --help` lists them.
 
+mod check;
 mod conformance;
+mod demo;
+mod packages;
 mod project;
+mod test;
 mod vm;
 
 use std::process::ExitCode;
@@ -19,7 +23,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Arguments),
     Conformance(conformance::Arguments),
+    Demo(demo::Arguments),
+    Test(test::Arguments),
     Vm(vm::Arguments),
 }
 
@@ -32,6 +39,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Conformance(arguments) => conformance::run(arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     }

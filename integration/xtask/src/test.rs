@@ -7,7 +7,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::check::{self, cargo};
-use crate::{build, packages, project};
+use croft_harness::build;
+
+use crate::{packages, project};
 
 /// Runs all tests: checks, unit and plan tests, the integration suite here, against runc and in the virtual machine, and
 /// the conformance programs.
@@ -52,7 +54,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             eprintln!("xtask: {part:?}: {error:#}");
             failed.push(part);
         }
-        summary.push(format!("{part:?}: {} in {seconds} s", if outcome.is_ok() { "passed" } else { "FAILED" }));
+        summary
+            .push(format!("{part:?}: {} in {seconds} s", if outcome.is_ok() { "passed" } else { "FAILED" }));
     }
     println!("\n==== Summary\n{}", summary.join("\n"));
     ensure!(failed.is_empty(), "failed: {failed:?}");

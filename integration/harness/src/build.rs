@@ -1,0 +1,95 @@
+//! Builds what is installed: the static croft-oci, optimised, as a user gets it.
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::host::target_folder;
+use crate::process;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Static glibc and no position independence: the kernel maps one file, and no relocation runs at each start.
+const RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
+
+/// A static binary has to stay below this, in bytes.
+pub const SIZE_LIMIT: u64 = 6_000_000;
+
+/// A cold build on a loaded machine.
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+
+/// The type of a program header that names a dynamic loader (elf(5)).
+const PT_INTERP: u32 = 3;
+
+/// Where [`croft_oci`] puts the program.
+pub fn croft_oci_path() -> Result<PathBuf> {
+    Ok(folder()?.join(TARGET).join("release/croft-oci"))
+}
+
+/// The static, optimised croft-oci: built if the sources are newer, and checked to be static and below [`SIZE_LIMIT`].
+///
+/// Where cargo is not (the virtual machine) it is taken as it is.
+pub fn croft_oci() -> Result<PathBuf> {
+    let program = croft_oci_path()?;
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    if workspace.join("Cargo.toml").exists() && (env::var_os("CARGO").is_some() || !program.exists()) {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+        let mut command = Command::new(cargo);
+        command
+            .args(["build", "--quiet", "--release", "--package", "croft-oci", "--target", TARGET])
+            .arg("--target-dir")
+            .arg(folder()?)
+            .current_dir(&workspace)
+            .env("RUSTFLAGS", RUSTFLAGS);
+        process::run(&mut command, BUILD_LIMIT)?.success()?;
+    }
+    check(&program)?;
+    Ok(program)
+}
+
+/// A target folder of its own: the flags hold for the whole build, and sharing one would rebuild everything in turns.
+fn folder() -> Result<PathBuf> {
+    Ok(target_folder()?.join("static"))
+}
+
+/// An error unless the program needs no loader and is small enough.
+fn check(program: &Path) -> Result<()> {
+    let bytes = fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    let types = program_header_types(&bytes).with_context(|| format!("{}: no ELF", program.display()))?;
+    ensure!(!types.contains(&PT_INTERP), "{}: is not static", program.display());
+    if bytes.len() as u64 >= SIZE_LIMIT {
+        bail!("{}: has {} bytes, and {SIZE_LIMIT} is the limit", program.display(), bytes.len());
+    }
+    Ok(())
+}
+
+/// The types of the program headers of a 64-bit little-endian ELF file (elf(5)).
+fn program_header_types(elf: &[u8]) -> Option<Vec<u32>> {
+    let u16_at = |at: usize| Some(u16::from_le_bytes(elf.get(at..at + 2)?.try_into().ok()?));
+    let start = u64::from_le_bytes(elf.strip_prefix(b"\x7fELF\x02\x01")?.get(26..34)?.try_into().ok()?);
+    let (size, count) = (usize::from(u16_at(54)?), usize::from(u16_at(56)?));
+    let header = |n: usize| {
+        let at = usize::try_from(start).ok()? + n * size;
+        Some(u32::from_le_bytes(elf.get(at..at + 4)?.try_into().ok()?))
+    };
+    (0..count).map(header).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_program_has_a_loader_and_a_static_one_has_none() {
+        let own = fs::read("/proc/self/exe").unwrap();
+        assert!(program_header_types(&own).unwrap().contains(&PT_INTERP));
+        let busybox = fs::read(crate::rootfs::host_busybox().unwrap()).unwrap();
+        assert!(!program_header_types(&busybox).unwrap().contains(&PT_INTERP));
+        assert!(check(Path::new("/proc/self/exe")).unwrap_err().to_string().contains("is not static"));
+        assert!(program_header_types(b"#!/bin/sh").is_none());
+    }
+}
