@@ -49,6 +49,8 @@ pub enum Facility {
     Packages(&'static [&'static str]),
     /// A file or folder of the host.
     Path(&'static str),
+    /// A processor that is not emulated: for what takes minutes in the virtual machine and shows nothing new there.
+    NotEmulated,
     /// At least this many processors.
     Processors(usize),
 }
@@ -86,6 +88,7 @@ impl Facility {
                 (debian::ensure_packages(names).is_ok(), format!("packages {}", names.join(" ")))
             }
             Self::Path(path) => (Path::new(path).exists(), path.to_owned()),
+            Self::NotEmulated => (!emulated(), "a processor that is not emulated".to_owned()),
             Self::Processors(n) => (
                 std::thread::available_parallelism().is_ok_and(|have| have.get() >= n),
                 format!("{n} processors"),
@@ -97,6 +100,11 @@ impl Facility {
 
 fn reads(path: &str, text: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|s| s.trim() == text)
+}
+
+/// Whether QEMU emulates the processor (TCG), rather than the hardware running it.
+fn emulated() -> bool {
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
 }
 
 fn in_path(program: &str) -> bool {

@@ -10,6 +10,7 @@ use rustix::process::{WaitOptions, wait};
 
 use crate::facility::Facility;
 use crate::host::{Host, RuntimeKind};
+use crate::sweep;
 
 /// One test of the suite.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +78,13 @@ fn run(subjects: &'static [Subject], sources: &'static str) -> Result<ExitCode> 
     for (reason, count) in ignored.iter() {
         println!("ignored {count}: {reason}");
     }
-    Ok(conclusion.exit_code())
+    let left = if args.list { Vec::new() } else { sweep::sweep(&host)? };
+    left.iter().for_each(|line| println!("left behind: {line}"));
+    // A test that failed half-way may leave things; tests that all passed may not.
+    if conclusion.has_failed() || left.is_empty() {
+        return Ok(conclusion.exit_code());
+    }
+    bail!("every test passed, and {} things are left behind", left.len())
 }
 
 type Count = Arc<Mutex<BTreeMap<String, usize>>>;

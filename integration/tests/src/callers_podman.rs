@@ -5,17 +5,22 @@ use anyhow::{Result, ensure};
 use croft_harness::{Facility, Host, Output, Stage, Subject, Test};
 
 const NEEDS: &[Facility] = &[Facility::Root, Facility::Packages(&["podman"])];
+const NEEDS_TIME: &[Facility] = &[Facility::Root, Facility::NotEmulated, Facility::Packages(&["podman"])];
 
 pub const SUBJECT: Subject = Subject {
     name: "callers_podman",
     on_runc: &[],
     tests: &[
         Test { name: "run_gives_output_and_status", requires: NEEDS, run: run_gives_output_and_status },
-        Test { name: "a_missing_program_is_127_and_a_bad_one_126", requires: NEEDS, run: a_missing_program },
+        Test {
+            name: "a_missing_program_is_127_and_a_bad_one_126",
+            requires: NEEDS_TIME,
+            run: a_missing_program,
+        },
         Test { name: "exec_on_a_terminal", requires: NEEDS, run: exec_on_a_terminal },
-        Test { name: "run_on_a_terminal", requires: NEEDS, run: run_on_a_terminal },
-        Test { name: "stop_pause_kill_and_restart", requires: NEEDS, run: stop_pause_kill_and_restart },
-        Test { name: "builds_an_image", requires: NEEDS, run: builds_an_image },
+        Test { name: "run_on_a_terminal", requires: NEEDS_TIME, run: run_on_a_terminal },
+        Test { name: "stop_pause_kill_and_restart", requires: NEEDS_TIME, run: stop_pause_kill_and_restart },
+        Test { name: "builds_an_image", requires: NEEDS_TIME, run: builds_an_image },
         Test { name: "limits_hold_and_change", requires: NEEDS, run: limits_hold_and_change },
         Test { name: "user_namespace_and_volume", requires: NEEDS, run: user_namespace_and_volume },
         Test {
@@ -113,7 +118,7 @@ fn exec_on_a_terminal(host: &Host) -> Result<()> {
     ensure!(out.code() == 5, "{out}");
     let out = podman.podman(&["exec", "first", "no-such-program"])?;
     ensure!(out.code() == 127, "{out}");
-    podman.stage.called(&["exec", "--tty", "--process", "--pid-file"])
+    podman.stage.called(&["exec", "--console-socket", "--process", "--pid-file"])
 }
 
 fn run_on_a_terminal(host: &Host) -> Result<()> {
