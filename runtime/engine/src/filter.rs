@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use croft_plan::step::{Filter, Step};
 
 use crate::apply::{Cause, Outcome};
-use crate::seccomp::{self, Compiled};
+use crate::seccomp::{self, Call, Compiled};
 use crate::world::World;
 
 /// Compiles the filter that the steps will load, while the cache's folder is still there.
@@ -17,6 +17,7 @@ pub fn prepare(steps: &[Step], world: &mut World) -> Result<Vec<String>, Cause> 
         steps.iter().find_map(|s| if let Step::LoadFilter { filter } = s { Some(filter) } else { None });
     let Some(filter) = filter else { return Ok(Vec::new()) };
     let compiled = compile(filter)?;
+    check(&compiled)?;
     let warnings = compiled.warnings.clone();
     world.filter = Some(compiled);
     Ok(warnings)
@@ -24,7 +25,31 @@ pub fn prepare(steps: &[Step], world: &mut World) -> Result<Vec<String>, Cause> 
 
 fn compile(filter: &Filter) -> Result<Compiled, Cause> {
     let cache = cache_folder();
-    seccomp::program(&filter.profile, cache.as_deref()).map_err(|e| Cause::because(e.to_string()))
+    seccomp::program(&filter.profile, cache.as_deref()).map_err(|e| Cause::because(chain(&e)))
+}
+
+/// Refuses a filter under which init could neither wait at its gate, nor let go of the host, nor execute the program.
+fn check(compiled: &Compiled) -> Result<(), Cause> {
+    let mut needed = vec![Call::Read, Call::Close, Call::Execve];
+    if compiled.listener {
+        // It tells the host the listener's number.
+        needed.push(Call::Write);
+    }
+    let refusals: Vec<String> =
+        seccomp::refused(&compiled.program, &needed).iter().map(ToString::to_string).collect();
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    Err(Cause::because(format!(
+        "seccomp: the container could not start under this profile: {}",
+        refusals.join(", ")
+    )))
+}
+
+/// An error with all its sources.
+fn chain(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    all.map(ToString::to_string).collect::<Vec<String>>().join(": ")
 }
 
 /// Where compiled filters are kept: root's in /run, an ordinary user's in its runtime folder.

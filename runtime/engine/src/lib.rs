@@ -20,7 +20,7 @@ mod listener;
 pub mod program;
 pub mod report;
 mod sched;
-mod seccomp;
+pub mod seccomp;
 mod spawn;
 pub mod start;
 pub mod state;
