@@ -103,7 +103,10 @@ pub fn newest_build(program: &str) -> Result<Option<PathBuf>> {
     let target = target_folder()?;
     let profiles =
         ["debug", "release"].map(|p| [target.join(p), target.join("x86_64-unknown-linux-gnu").join(p)]);
-    let found = profiles.as_flattened().iter().map(|dir| dir.join(program)).filter_map(|path| {
+    // See `build`: what is installed lies in a target folder of its own.
+    let installed = target.join("static/x86_64-unknown-linux-gnu/release");
+    let folders = profiles.as_flattened().iter().chain([&installed]);
+    let found = folders.map(|dir| dir.join(program)).filter_map(|path| {
         let time = fs::metadata(&path).ok()?.modified().ok()?;
         Some((time, path))
     });

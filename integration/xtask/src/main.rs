@@ -1,5 +1,6 @@
 //! The project's own commands, one file each: `cargo xtask --help` lists them.
 
+mod build;
 mod check;
 mod conformance;
 mod demo;
@@ -23,6 +24,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Build(build::Arguments),
     Check(check::Arguments),
     Conformance(conformance::Arguments),
     Demo(demo::Arguments),
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Build(arguments) => build::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
