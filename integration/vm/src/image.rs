@@ -20,11 +20,11 @@ const PACKAGES: &[&str] = &[
     "linux-image-cloud-amd64 busybox-static kmod systemd systemd-sysv dbus dbus-user-session libpam-systemd udev",
     // Runtimes, and what calls them.
     "runc crun criu libcriu2 podman conmon netavark aardvark-dns containerd docker.io docker-cli fuse-overlayfs bubblewrap",
-    "uidmap passt",
+    "uidmap passt containernetworking-plugins",
     // Networks.
     "iproute2 iputils-ping nftables iptables socat iperf3",
     // What tests look with.
-    "strace python3 jq procps psmisc file attr acl libcap2-bin apparmor ca-certificates e2fsprogs libseccomp2",
+    "strace python3 jq procps psmisc file attr acl libcap2-bin apparmor keyutils ca-certificates e2fsprogs libseccomp2",
 ];
 
 /// Process 1 in the image.
