@@ -1,6 +1,7 @@
 //! The system call filter: compiled by the host before the clone, loaded by init.
 
 use std::os::fd::{AsRawFd, IntoRawFd};
+use std::path::PathBuf;
 
 use croft_plan::step::{Filter, Step};
 
@@ -52,13 +53,16 @@ fn chain(error: &dyn std::error::Error) -> String {
     all.map(ToString::to_string).collect::<Vec<String>>().join(": ")
 }
 
-/// Where compiled filters are kept: root's in /run, an ordinary user's in its runtime folder.
-fn cache_folder() -> Option<std::path::PathBuf> {
+/// Where compiled filters are kept: root's in /run, an ordinary user's in its runtime folder. Beside the folder of the containers,
+/// not in it, where it could be taken for one of them.
+fn cache_folder() -> Option<PathBuf> {
     let (_, euid) = croft_sys::credentials::user();
-    if euid == 0 {
-        return Some("/run/croft-oci/.seccomp".into());
-    }
-    std::env::var_os("XDG_RUNTIME_DIR").map(|dir| std::path::Path::new(&dir).join("croft-oci/.seccomp"))
+    let runtime = if euid == 0 {
+        Some(PathBuf::from("/run"))
+    } else {
+        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
+    };
+    runtime.map(|folder| folder.join("croft-oci.seccomp"))
 }
 
 /// Loads what was prepared. With a listener the host is told its number and fetches it, since after this the filter may
