@@ -35,11 +35,13 @@ fn peers_run_with_their_own_libraries() {
 
 #[test]
 fn a_root_filesystem_is_the_suite_asked_for() {
-    let rootfs = debian::rootfs("bookworm").unwrap();
-    let release = std::fs::read_to_string(rootfs.join("etc/os-release")).unwrap();
-    assert!(release.contains("VERSION_CODENAME=bookworm"), "{release}");
-    let mut chroot = Command::new("chroot");
-    chroot.arg(&rootfs).args(["dpkg", "--audit"]);
-    let audit = process::run(&mut chroot, Duration::from_secs(60)).unwrap().success().unwrap();
-    assert_eq!(audit.stdout, "", "packages are not set up");
+    for suite in ["bookworm", "trixie"] {
+        let rootfs = debian::rootfs(suite).unwrap();
+        let release = std::fs::read_to_string(rootfs.join("etc/os-release")).unwrap();
+        assert!(release.contains(&format!("VERSION_CODENAME={suite}\n")), "{release}");
+        let mut chroot = Command::new("chroot");
+        chroot.arg(&rootfs).args(["dpkg", "--audit"]);
+        let audit = process::run(&mut chroot, Duration::from_secs(60)).unwrap().success().unwrap();
+        assert_eq!(audit.stdout, "", "packages are not set up");
+    }
 }

@@ -100,7 +100,7 @@ fn what_is_written_to_a_writable_share_is_there_afterwards() {
 
 #[test]
 fn the_limit_ends_the_machine_and_what_was_written_is_kept() {
-    let vm = Vm { limit: Duration::from_secs(12), ..Vm::new() };
+    let vm = Vm { limit: Duration::from_secs(30), ..Vm::new() };
     let ended = run(&vm, "echo started; sleep 1000").unwrap();
     assert_eq!((ended.outcome, ended.text().as_str()), (Outcome::TimedOut, "started\n"));
 }
