@@ -113,6 +113,47 @@ pub fn pids(group: BorrowedFd<'_>) -> Result<Vec<i32>> {
     Ok(read(group, "cgroup.procs")?.lines().filter_map(|line| line.trim().parse().ok()).collect())
 }
 
+/// The pids of the group `path` and of all groups below it, in order. A group that goes meanwhile has none.
+pub fn pids_below(path: &Path) -> Result<Vec<i32>> {
+    let mut all = std::collections::BTreeSet::new();
+    collect_pids(path, &mut all)?;
+    Ok(all.into_iter().collect())
+}
+
+fn collect_pids(path: &Path, all: &mut std::collections::BTreeSet<i32>) -> Result<()> {
+    let found = open(path).and_then(|group| pids(group.as_fd()));
+    match found {
+        Ok(pids) => all.extend(pids),
+        Err(e) if matches!(e.errno(), Errno::NOENT | Errno::NODEV) => return Ok(()),
+        // A threaded group: the domain above it lists its processes.
+        Err(e) if e.errno() == Errno::OPNOTSUPP => {}
+        Err(e) => return Err(e),
+    }
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            collect_pids(&entry.path(), all)?;
+        }
+    }
+    Ok(())
+}
+
+/// An eventfd that becomes readable when a v1 memory group runs out of memory, and when the group is removed
+/// (admin-guide/cgroup-v1/memory.rst, "OOM Control").
+pub fn oom_notifications(group: BorrowedFd<'_>) -> Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let control =
+        rustix::fs::openat(group, "memory.oom_control", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .call("open memory.oom_control")?;
+    let event = rustix::event::eventfd(
+        0,
+        rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK,
+    )
+    .call("eventfd")?;
+    let text = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+    write(group, "cgroup.event_control", &text)?;
+    Ok(event)
+}
+
 /// Removes the group folder `path` and all groups below it, children first. A folder that is gone is fine.
 ///
 /// # Errors

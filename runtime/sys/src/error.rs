@@ -7,7 +7,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// A kernel call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{call}: {}", std::io::Error::from_raw_os_error(errno.raw_os_error()))]
+#[error("{call}: {}", reason(*errno))]
 pub struct Error {
     call: &'static str,
     errno: Errno,
@@ -41,6 +41,14 @@ impl Error {
     }
 }
 
+/// The words of strerror(3), in lower case and without the number, as Go says them: callers of runc match on those.
+pub fn reason(errno: Errno) -> String {
+    let text = std::io::Error::from_raw_os_error(errno.raw_os_error()).to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
 /// Names the call of a failed `rustix`, `nix` or `std` result.
 pub trait Call<T> {
     /// Turns the foreign error into one that says which `call` failed.
@@ -71,5 +79,16 @@ impl<T> Call<T> for std::io::Result<T> {
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> std::io::Error {
         error.errno.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_said_as_go_says_them() {
+        assert_eq!(Error::new("open", Errno::NOENT).to_string(), "open: no such file or directory");
+        assert_eq!(reason(Errno::SRCH), "no such process");
     }
 }

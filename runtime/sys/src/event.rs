@@ -15,6 +15,8 @@ pub enum Interest {
     Writable,
     /// Only the other side's going away.
     HangUp,
+    /// A control file whose content has changed since it was last read, such as `memory.events`: POLLPRI.
+    Changed,
 }
 
 /// What an fd is ready for.
@@ -26,6 +28,8 @@ pub struct Readiness {
     pub writable: bool,
     /// The other side is gone. There may still be something to read.
     pub hung_up: bool,
+    /// Its content has changed ([`Interest::Changed`]).
+    pub changed: bool,
     /// The fd has an error to report.
     pub failed: bool,
 }
@@ -53,6 +57,7 @@ fn flags(interest: Interest) -> PollFlags {
         Interest::Readable => PollFlags::IN,
         Interest::Writable => PollFlags::OUT,
         Interest::HangUp => PollFlags::empty(),
+        Interest::Changed => PollFlags::PRI,
     }
 }
 
@@ -61,6 +66,7 @@ fn readiness(flags: PollFlags) -> Readiness {
         readable: flags.contains(PollFlags::IN),
         writable: flags.contains(PollFlags::OUT),
         hung_up: flags.contains(PollFlags::HUP),
+        changed: flags.contains(PollFlags::PRI),
         failed: flags.intersects(PollFlags::ERR | PollFlags::NVAL),
     }
 }

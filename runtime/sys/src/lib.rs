@@ -30,7 +30,7 @@ pub mod wait;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use error::{Call, Error, Result};
+pub use error::{Call, Error, Result, reason};
 /// rustix's own module for calls on files: thin, safe and complete, so that nothing here repeats it.
 pub use rustix::fs;
 pub use rustix::fs::{Mode, OFlags};
@@ -47,6 +47,11 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 /// One read(2).
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> std::result::Result<usize, Errno> {
     rustix::io::read(fd, buffer)
+}
+
+/// One pread(2).
+pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> std::result::Result<usize, Errno> {
+    rustix::io::pread(fd, buffer, offset)
 }
 
 /// One write(2).
