@@ -228,6 +228,7 @@ fn record(options: &CreateOptions, plan: &Plan, request: &Request) -> Record {
         created: (now.as_secs(), now.subsec_nanos()),
         owner: croft_sys::credentials::user().1,
         groups: plan.groups.clone(),
+        swap: None,
         undo: plan.host.iter().filter_map(|s| s.undo()).collect(),
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use croft_plan::build::PlanError;
 use croft_plan::handshake::Failure;
+use croft_plan::lifecycle::Status;
 use croft_plan::spec::SpecError;
 
 /// The outcome of a verb.
@@ -26,7 +27,7 @@ pub enum Error {
         /// On what.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: Reason,
     },
     /// A kernel call failed.
     #[error("{op}")]
@@ -59,7 +60,7 @@ pub enum Error {
     #[error("container {0:?} does not exist")]
     NotFound(String),
     /// A container has this id already.
-    #[error("container with id {0:?} exists already")]
+    #[error("container with given ID already exists: {0:?}")]
     Exists(String),
     /// The id cannot be one.
     #[error("invalid container id {id:?}: {why}")]
@@ -70,10 +71,12 @@ pub enum Error {
         why: &'static str,
     },
     /// The container's state does not allow the verb.
-    #[error("{why}")]
+    #[error("container {id:?} is {}: {why}", status.word())]
     WrongState {
         /// The container.
         id: String,
+        /// Its state.
+        status: Status,
         /// In runc's words.
         why: &'static str,
     },
@@ -95,6 +98,27 @@ pub enum Error {
     },
 }
 
+/// Why a file could not be used, in the words of [`croft_sys::reason`].
+#[derive(Debug)]
+pub struct Reason(std::io::Error);
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.raw_os_error() {
+            Some(number) => f.write_str(&croft_sys::reason(croft_sys::Errno::from_raw_os_error(number))),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl std::error::Error for Reason {}
+
+impl From<std::io::Error> for Reason {
+    fn from(error: std::io::Error) -> Self {
+        Reason(error)
+    }
+}
+
 /// A failed step in words. A program that cannot be run is said in runc's words alone, since its callers match on them.
 fn said(step: &str, reason: &str) -> String {
     if reason.starts_with("exec: ") { reason.to_owned() } else { format!("{step}: {reason}") }
@@ -103,7 +127,7 @@ fn said(step: &str, reason: &str) -> String {
 impl Error {
     /// An error of a file.
     pub fn file(op: &'static str, path: &Path, source: impl Into<std::io::Error>) -> Self {
-        Error::File { op, path: path.to_owned(), source: source.into() }
+        Error::File { op, path: path.to_owned(), source: Reason(source.into()) }
     }
 
     /// A refusal.

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use croft_plan::lifecycle::Verb;
+use croft_plan::lifecycle::{Status, Verb};
 use croft_sys::proc::Proc;
 use croft_sys::{Errno, cgroup, wait};
 
@@ -32,14 +32,16 @@ pub fn kill(root: &StateRoot, id: &str, signal: i32, whom: Whom) -> Result<()> {
     }
     let container = root.open_for(id, verb, &proc)?;
     let Some(pidfd) = &container.pidfd else {
-        return Err(Error::WrongState { id: id.to_owned(), why: "container not running" });
+        return Err(gone(id));
     };
     match wait::pidfd_signal(pidfd.as_fd(), signal) {
-        Err(e) if e.errno() == Errno::SRCH => {
-            Err(Error::WrongState { id: id.to_owned(), why: "container not running" })
-        }
+        Err(e) if e.errno() == Errno::SRCH => Err(gone(id)),
         other => other.on(|| format!("send signal {signal} to the container's process")),
     }
+}
+
+fn gone(id: &str) -> Error {
+    Error::WrongState { id: id.to_owned(), status: Status::Stopped, why: "container not running" }
 }
 
 fn all(container: &Container, signal: i32) -> Result<()> {
@@ -48,7 +50,7 @@ fn all(container: &Container, signal: i32) -> Result<()> {
     if signal == 9 {
         return cgroup::kill(fd.as_fd()).on(|| format!("kill cgroup {}", group.dir.display()));
     }
-    for pid in cgroup::pids(fd.as_fd()).on(|| format!("list cgroup {}", group.dir.display()))? {
+    for pid in cgroup::pids_below(&group.dir).on(|| format!("list cgroup {}", group.dir.display()))? {
         let Ok(pidfd) = wait::pidfd_open(pid) else { continue };
         match wait::pidfd_signal(pidfd.as_fd(), signal) {
             Err(e) if e.errno() != Errno::SRCH => {

@@ -7,8 +7,10 @@ pub mod create;
 pub mod delete;
 mod device_filter;
 pub mod error;
+pub mod events;
 pub mod facts;
 mod fault;
+pub mod features;
 mod filter;
 pub mod foreground;
 mod gate;
@@ -17,7 +19,9 @@ mod init;
 mod keyring;
 pub mod kill;
 mod listener;
+pub mod pause;
 pub mod program;
+pub mod ps;
 pub mod report;
 mod sched;
 pub mod seccomp;
@@ -27,9 +31,15 @@ pub mod state;
 pub mod status;
 mod systemd;
 mod undo;
+pub mod update;
 pub mod world;
 
 pub use error::{Error, Result};
+
+/// The caller's effective user and group.
+pub fn own_ids() -> (u32, u32) {
+    (croft_sys::credentials::user().1, croft_sys::credentials::group())
+}
 
 /// Whether the caller is root.
 pub fn is_root() -> bool {

@@ -44,6 +44,9 @@ pub struct Record {
     pub groups: Groups,
     /// What delete has to take back, in the order in which it was done.
     pub undo: Vec<Undo>,
+    /// The `memory.swap` that the last `update` gave, which cgroup2's files do not hold: there memory is not in it.
+    #[serde(default)]
+    pub swap: Option<i64>,
 }
 
 /// The container's process. A pid can be used again, so its start time goes with it.
@@ -145,7 +148,9 @@ impl StateRoot {
         let container = self.open(id, proc)?;
         match allows(container.status, verb) {
             Answer::Do => Ok(container),
-            Answer::Refuse(why) => Err(Error::WrongState { id: id.to_owned(), why }),
+            Answer::Refuse(why) => {
+                Err(Error::WrongState { id: id.to_owned(), status: container.status, why })
+            }
         }
     }
 
@@ -276,6 +281,7 @@ impl Record {
             owner: 0,
             groups: Groups::default(),
             undo: Vec::new(),
+            swap: None,
         }
     }
 

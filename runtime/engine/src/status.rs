@@ -17,20 +17,21 @@ pub fn state(root: &StateRoot, id: &str) -> Result<ContainerState> {
     Ok(report(&root.peek(id, &proc)?))
 }
 
-/// The state of all containers, by id. One that is deleted meanwhile is left out.
+/// The state of all containers, by id, and why others could not be read. One that is deleted meanwhile is left out.
 ///
 /// # Errors
 /// When the state folder cannot be read.
-pub fn list(root: &StateRoot) -> Result<Vec<ContainerState>> {
+pub fn list(root: &StateRoot) -> Result<(Vec<ContainerState>, Vec<Error>)> {
     let proc = Proc::open().on(|| "open /proc".into())?;
-    let mut all = Vec::new();
+    let (mut all, mut unreadable) = (Vec::new(), Vec::new());
     for id in root.ids()? {
         match root.peek(&id, &proc) {
+            Ok(container) => all.push(report(&container)),
             Err(Error::NotFound(_)) => {}
-            found => all.push(report(&found?)),
+            Err(error) => unreadable.push(error),
         }
     }
-    Ok(all)
+    Ok((all, unreadable))
 }
 
 fn report(container: &Container) -> ContainerState {

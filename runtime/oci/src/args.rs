@@ -6,14 +6,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// An OCI runtime: jails, zones and VServer for today's kernel.
 #[derive(Debug, Parser)]
-#[command(name = "croft-oci", version = env!("CARGO_PKG_VERSION"), disable_help_subcommand = false)]
+#[command(name = "croft-oci", disable_version_flag = true, disable_help_subcommand = false)]
 pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
     pub global: Global,
+    /// Print the version
+    #[arg(short, long)]
+    pub version: bool,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// What holds for every command.
@@ -37,6 +40,9 @@ pub struct Global {
     /// Whether cgroup errors are ignored: true, false or auto (accepted for runc's callers; croft-oci decides by itself)
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub rootless: Rootless,
+    /// The criu program: old callers of runc give it; it is looked for in PATH
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub criu: Option<PathBuf>,
 }
 
 /// Form of the log.
@@ -79,6 +85,20 @@ pub enum Command {
     Kill(KillArgs),
     /// Remove a container
     Delete(DeleteArgs),
+    /// List a container's processes
+    Ps(PsArgs),
+    /// Freeze every process of a container
+    Pause(IdArgs),
+    /// Let a paused container go on
+    Resume(IdArgs),
+    /// Change a container's limits
+    Update(Box<UpdateArgs>),
+    /// Print a container's counters, and its ends for want of memory
+    Events(EventsArgs),
+    /// Write a new config.json
+    Spec(SpecArgs),
+    /// Print what this build can do, as JSON
+    Features,
     /// Print the steps that create would perform
     Plan(PlanArgs),
 }
@@ -132,6 +152,9 @@ pub struct RunArgs {
     /// Do not delete the container after its end
     #[arg(long)]
     pub keep: bool,
+    /// Do not take over the container's orphans
+    #[arg(long, hide = true)]
+    pub no_subreaper: bool,
 }
 
 /// `exec`.
@@ -250,4 +273,108 @@ pub struct PlanArgs {
     /// The container's name
     #[arg(long, value_name = "CONTAINER-ID", default_value = "plan")]
     pub id: String,
+}
+
+/// `ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// The container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// Form of the list
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub format: ListFormat,
+    /// Options of ps(1) for the table [default: -ef]
+    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub options: Vec<String>,
+}
+
+/// `update`. The values are text, as in runc, so that an empty one means "leave it".
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// The container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// File with linux.resources as in config.json, or - for standard input; all options but the schemata are ignored then
+    #[arg(short, long, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    /// Weight of block I/O, 10 to 1000
+    #[arg(long, value_name = "WEIGHT", allow_hyphen_values = true)]
+    pub blkio_weight: Option<String>,
+    /// Period of the CPU quota, in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_period: Option<String>,
+    /// CPU time in a period, in microseconds; -1 for no limit
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_quota: Option<String>,
+    /// CPU time that may be saved up, in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_burst: Option<String>,
+    /// Weight against other containers
+    #[arg(long, value_name = "SHARES", allow_hyphen_values = true)]
+    pub cpu_share: Option<String>,
+    /// Period of the realtime runtime, in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_rt_period: Option<String>,
+    /// Realtime CPU time in a period, in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<String>,
+    /// Whether it runs only when nobody else would: 0 or 1
+    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
+    pub cpu_idle: Option<String>,
+    /// CPUs to use
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// Ignored: the kernel has it no more
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory: Option<String>,
+    /// Ignored: the kernel has it no more
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory_tcp: Option<String>,
+    /// Memory, in bytes or with k, m, g, t; -1 for no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    /// Memory that is taken back last
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_reservation: Option<String>,
+    /// Memory and swap together; -1 for unlimited swap
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Number of tasks; -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<String>,
+    /// Schema of the L3 cache (Intel RDT)
+    #[arg(long, value_name = "SCHEMA")]
+    pub l3_cache_schema: Option<String>,
+    /// Schema of the memory bandwidth (Intel RDT)
+    #[arg(long, value_name = "SCHEMA")]
+    pub mem_bw_schema: Option<String>,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// The container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// Time between two prints, such as 5s or 1m30s
+    #[arg(long, value_name = "DURATION", default_value = "5s", allow_hyphen_values = true)]
+    pub interval: String,
+    /// Print the counters once
+    #[arg(long)]
+    pub stats: bool,
+}
+
+/// `spec`.
+#[derive(Debug, Args)]
+pub struct SpecArgs {
+    /// Folder of the bundle
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Write a configuration for an ordinary user
+    #[arg(long)]
+    pub rootless: bool,
 }

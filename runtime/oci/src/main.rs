@@ -2,7 +2,9 @@
 
 mod args;
 mod commands;
+mod log;
 mod seal;
+mod version;
 
 use std::process::ExitCode;
 
@@ -14,19 +16,27 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            // runc answers a wrong command line with 1; --help is no error.
+            if error.use_stderr() {
+                return log::report_usage(&error);
+            }
             let _ = error.print();
-            // runc answers a wrong command line with 1; --help and --version are no errors.
-            return if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
+            return ExitCode::SUCCESS;
         }
     };
-    if clones(&cli.command)
+    if let Err(error) = log::check(&cli.global) {
+        // There is no log to write it to.
+        eprintln!("{error:#}");
+        return ExitCode::from(1);
+    }
+    if cli.command.as_ref().is_some_and(clones)
         && let Err(error) = seal::run_sealed()
     {
-        return commands::report(&cli.global, &error);
+        return log::report(&cli.global, &error);
     }
     match commands::run(&cli) {
         Ok(status) => status,
-        Err(error) => commands::report(&cli.global, &error),
+        Err(error) => log::report(&cli.global, &error),
     }
 }
 

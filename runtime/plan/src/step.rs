@@ -96,6 +96,13 @@ pub enum Step {
         /// What to write.
         write: Write,
     },
+    /// Move every process of a group and of those below it into a group of another hierarchy.
+    MoveProcesses {
+        /// The group that lists them.
+        from: PathBuf,
+        /// The group that they join.
+        to: PathBuf,
+    },
     /// Filter the group's access to devices by eBPF.
     FilterDevices {
         /// The group's folder.

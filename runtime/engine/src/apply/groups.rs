@@ -110,6 +110,30 @@ pub(super) fn write(dir: &Path, write: &Write) -> Outcome {
     }
 }
 
+/// Processes that are born meanwhile are seen by the next look: it ends when a look finds nobody new.
+pub(super) fn move_processes(from: &Path, to: &Path) -> Outcome {
+    let group = cgroup::open(to)?;
+    let mut moved = std::collections::BTreeSet::new();
+    loop {
+        let new: Vec<i32> =
+            cgroup::pids_below(from)?.into_iter().filter(|pid| !moved.contains(pid)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for pid in new {
+            match cgroup::write(group.as_fd(), "cgroup.procs", &pid.to_string()) {
+                Err(e) if e.errno() != Errno::SRCH => {
+                    return Err(Cause {
+                        reason: format!("move process {pid}: {e}"),
+                        errno: Some(e.errno().raw_os_error()),
+                    });
+                }
+                _ => moved.insert(pid),
+            };
+        }
+    }
+}
+
 pub(super) fn filter_devices(dir: &Path, program: &[Insn]) -> Outcome {
     let group = cgroup::open(dir)?;
     crate::device_filter::replace(group.as_fd(), program).map_err(Cause::because)

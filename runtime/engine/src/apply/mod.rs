@@ -83,6 +83,7 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
             groups::enable(hierarchy, dir, controllers, required)
         }
         Step::WriteGroup { dir, write } => groups::write(dir, write),
+        Step::MoveProcesses { from, to } => groups::move_processes(from, to),
         Step::FilterDevices { dir, program } => groups::filter_devices(dir, program),
         Step::OpenGroup { slot, dir } => groups::open(world, *slot, dir),
         Step::JoinGroup { slot } => Ok(croft_sys::cgroup::join_v1(world.fd(*slot)?)?),

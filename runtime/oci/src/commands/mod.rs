@@ -2,34 +2,57 @@
 
 mod create;
 mod delete;
+mod events;
+mod features;
 mod kill;
 mod list;
+mod pause;
 mod plan;
+mod ps;
 mod run;
+mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use clap::CommandFactory;
 use croft_engine::state::StateRoot;
 
-use crate::args::{Cli, Command, Global, LogFormat};
+use crate::args::{Cli, Command, Global};
+pub use crate::log::log;
 
 /// Runs the command.
 pub fn run(cli: &Cli) -> Result<ExitCode> {
     let root = StateRoot::new(state_root(&cli.global));
-    match &cli.command {
+    if cli.version {
+        print(&crate::version::text())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(command) = &cli.command else {
+        print(&Cli::command().render_help().to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    match command {
         Command::Create(args) => create::run(&cli.global, &root, args),
         Command::Start(args) => start::run(&root, args),
         Command::Run(args) => run::run(&cli.global, &root, args),
         Command::Exec(_) => anyhow::bail!("exec is not supported by this build yet"),
         Command::State(args) => state::run(&root, args),
-        Command::List(args) => list::run(&root, args),
+        Command::List(args) => list::run(&cli.global, &root, args),
         Command::Kill(args) => kill::run(&root, args),
         Command::Delete(args) => delete::run(&cli.global, &root, args),
+        Command::Ps(args) => ps::run(&root, args),
+        Command::Pause(args) => pause::pause(&root, args),
+        Command::Resume(args) => pause::resume(&root, args),
+        Command::Update(args) => update::run(&cli.global, &root, args),
+        Command::Events(args) => events::run(&root, args),
+        Command::Spec(args) => spec::run(args),
+        Command::Features => features::run(),
         Command::Plan(args) => plan::run(&cli.global, args),
     }
 }
@@ -44,29 +67,11 @@ fn state_root(global: &Global) -> PathBuf {
     }
 }
 
-/// Prints an error with its whole chain, once, and gives the exit status of a failure that is ours.
-pub fn report(global: &Global, error: &anyhow::Error) -> ExitCode {
-    log(global, "error", &format!("{error:#}"));
-    ExitCode::from(1)
-}
-
-/// Writes one line to the log: the file if one is given, and standard error.
-pub fn log(global: &Global, level: &str, message: &str) {
-    let now = croft_engine::report::now();
-    let line = match global.log_format {
-        LogFormat::Json => serde_json::json!({"level": level, "msg": message, "time": now}).to_string(),
-        LogFormat::Text => format!("time={now:?} level={level} msg={message:?}"),
-    };
-    if let Some(path) = &global.log {
-        let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        if let Ok(mut file) = opened {
-            let _ = writeln!(file, "{line}");
-        }
-        // As runc: who reads standard error gets the message as well, without the form.
-        if level == "error" {
-            eprintln!("{message}");
-        }
-        return;
-    }
-    eprintln!("{line}");
+/// Writes to standard output. A reader that has gone is an error, not a panic.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(croft_engine::error::Reason::from)
+        .context("write to standard output")
 }

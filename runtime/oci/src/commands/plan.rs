@@ -22,6 +22,6 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<ExitCode> {
     };
     let options = super::create::options(global, &create, Starter::Another);
     let (_, _, plan, _) = decide(&options, &World::new()?)?;
-    print!("{plan}");
+    super::print(&plan.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

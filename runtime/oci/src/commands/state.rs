@@ -10,6 +10,6 @@ use crate::args::IdArgs;
 /// Prints a container's state.
 pub fn run(root: &StateRoot, args: &IdArgs) -> Result<ExitCode> {
     let state = croft_engine::status::state(root, &args.id)?;
-    println!("{}", serde_json::to_string_pretty(&state)?);
+    super::print(&format!("{}\n", serde_json::to_string_pretty(&state)?))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,12 +6,14 @@ mod exec;
 mod groups;
 mod mounts;
 mod process;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use exec::{ExecRequest, build_exec};
 pub use groups::{Driver, Group, Groups, resource_steps};
+pub use update::{Update, build_update};
 
 use crate::cgroup::Refusal;
 use crate::facts::Facts;

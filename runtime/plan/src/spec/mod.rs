@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 pub use capabilities::{Capabilities, capability_name, capability_number, parse_capability};
 pub use hooks::{Hook, HookPoint, Hooks};
 pub use linux::{Device, DeviceKind, IdMapping, Linux, Namespace, NamespaceKind, Namespaces, TimeOffset};
-pub use mounts::{Attributes, Idmap, Mount, MountKind, Options, Propagation};
+pub use mounts::{Attributes, Idmap, Mount, MountKind, Options, Propagation, mount_options};
 pub use process::{ConsoleSize, Process, Rlimit, Terminal, User};
 
 /// The newest runtime-spec that this crate implements.

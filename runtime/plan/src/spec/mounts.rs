@@ -181,6 +181,21 @@ const SUPERBLOCK: &[(&str, Option<&str>)] = &[
     ("acl", None),
 ];
 
+/// Options that are neither an attribute nor the superblock's.
+const OTHERS: &[&str] = &["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"];
+
+/// The names of all mount options that do not belong to a file system, in order.
+pub fn mount_options() -> Vec<String> {
+    let attributes = ATTRIBUTES.iter().flat_map(|(name, ..)| [(*name).to_owned(), format!("r{name}")]);
+    let kinds = [Propagation::Private, Propagation::Shared, Propagation::Slave, Propagation::Unbindable];
+    let propagation = kinds.iter().flat_map(|p| [p.word().to_owned(), format!("r{}", p.word())]);
+    let superblock = SUPERBLOCK.iter().map(|(name, _)| (*name).to_owned());
+    let others = OTHERS.iter().map(|name| (*name).to_owned());
+    let mut all: Vec<String> = attributes.chain(propagation).chain(superblock).chain(others).collect();
+    all.sort();
+    all
+}
+
 impl Mount {
     pub(super) fn resolve(raw: &oci::Mount) -> Result<Self, SpecError> {
         let fstype = raw.typ().clone().unwrap_or_default();
@@ -290,6 +305,18 @@ mod tests {
         assert_eq!(m.options.propagation, [(Propagation::Private, true), (Propagation::Slave, false)]);
         assert_eq!(m.options.superblock, ["sync"]);
         assert_eq!(m.options.data, [("size".to_owned(), Some("64k".to_owned()))]);
+    }
+
+    #[test]
+    fn every_option_that_is_listed_is_understood() {
+        for option in mount_options() {
+            let json = format!(
+                r#"{{"destination":"/b","source":"/c","type":"tmpfs","options":["bind","{option}"]}}"#
+            );
+            if let Ok(mount) = mount(&json) {
+                assert_eq!(mount.options.data, [], "{option} is taken for a parameter of the file system");
+            }
+        }
     }
 
     #[test]

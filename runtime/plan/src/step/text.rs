@@ -78,6 +78,9 @@ impl Display for Step {
                 if required.is_empty() { Ok(()) } else { write!(f, ", {} required", required.join(" ")) }
             }
             Step::WriteGroup { dir, write } => write!(f, "{write} in {}", dir.display()),
+            Step::MoveProcesses { from, to } => {
+                write!(f, "move the processes of cgroup {} into {}", from.display(), to.display())
+            }
             Step::FilterDevices { dir, program } => {
                 write!(f, "filter devices of {} by eBPF, {} instructions", dir.display(), program.len())
             }
