@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use croft_harness::host::{RuntimeKind, kind_of, newest_build, target_folder};
+use anyhow::{Context, Result};
+use croft_harness::host::{RuntimeKind, kind_of, target_folder};
 
 mod guest;
 mod job;
@@ -40,7 +40,7 @@ pub enum Reach {
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The runtimes to run on this host; empty for croft-oci, if it is built, and its peers.
+    /// The runtimes to run on this host; empty for croft-oci, built anew if need be, and its peers.
     pub runtimes: Vec<PathBuf>,
     /// Only programs whose name holds this.
     pub only: Option<String>,
@@ -107,26 +107,20 @@ impl Column {
 /// so the virtual machine gets crun and croft-oci as well.
 fn default_columns(reach: Reach) -> Result<Vec<Column>> {
     let peers = croft_harness::debian::peers()?;
-    let ours = newest_build("croft-oci")?;
-    if ours.is_none() {
-        println!("croft-oci is not built: its peers alone");
-    }
+    let ours = croft_harness::build::croft_oci()?;
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     let mut columns = Vec::new();
-    for path in ours.iter().chain([&peers.runc]) {
+    for path in [&ours, &peers.runc] {
         columns.push(Column::of(path, Place::Here)?);
     }
     match (unified, reach) {
         (true, _) => columns.push(Column::of(&peers.crun, Place::Here)?),
         (false, Reach::Here) => {}
         (false, Reach::Everywhere) => {
-            for path in ours.iter().chain([&peers.crun]) {
+            for path in [&ours, &peers.crun] {
                 columns.push(Column::of(path, Place::Guest)?);
             }
         }
-    }
-    if columns.is_empty() {
-        bail!("no runtime to run");
     }
     Ok(columns)
 }

@@ -1,4 +1,4 @@
-//! Builds what is installed: the static croft-oci, optimised, as a user gets it.
+//! Builds the static programs: croft-oci, optimised, as a user gets it, and the probe.
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -35,20 +35,34 @@ pub fn croft_oci_path() -> Result<PathBuf> {
 /// Where cargo is not (the virtual machine) it is taken as it is.
 pub fn croft_oci() -> Result<PathBuf> {
     let program = croft_oci_path()?;
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    if workspace.join("Cargo.toml").exists() && (env::var_os("CARGO").is_some() || !program.exists()) {
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-        let mut command = Command::new(cargo);
-        command
-            .args(["build", "--quiet", "--release", "--package", "croft-oci", "--target", TARGET])
-            .arg("--target-dir")
-            .arg(folder()?)
-            .current_dir(&workspace)
-            .env("RUSTFLAGS", RUSTFLAGS);
-        process::run(&mut command, BUILD_LIMIT)?.success()?;
-    }
+    build("croft-oci", "release", &program)?;
     check(&program)?;
     Ok(program)
+}
+
+/// The static program that tests put into containers, built as [`croft_oci`] is, but quickly.
+pub fn probe() -> Result<PathBuf> {
+    let program = folder()?.join(TARGET).join("probe/croft-probe");
+    build("croft-probe", "probe", &program)?;
+    program
+        .canonicalize()
+        .with_context(|| format!("{} is not built: run cargo xtask test", program.display()))
+}
+
+fn build(package: &str, profile: &str, program: &Path) -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    if !workspace.join("Cargo.toml").exists() || (env::var_os("CARGO").is_none() && program.exists()) {
+        return Ok(());
+    }
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--quiet", "--package", package, "--profile", profile, "--target", TARGET])
+        .arg("--target-dir")
+        .arg(folder()?)
+        .current_dir(&workspace)
+        .env("RUSTFLAGS", RUSTFLAGS);
+    process::run(&mut command, BUILD_LIMIT)?.success().map(drop)
 }
 
 /// A target folder of its own: the flags hold for the whole build, and sharing one would rebuild everything in turns.

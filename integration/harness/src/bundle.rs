@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::build;
 use crate::config::default_config;
 use crate::host::Host;
-use crate::probe;
 use crate::process::{self, Output};
 use crate::rootfs;
 
@@ -65,7 +65,7 @@ impl Bundle {
 
     /// Puts the probe into the root filesystem as `/probe`, for `exec`.
     pub fn add_probe(&self) -> Result<()> {
-        let program = probe::program()?;
+        let program = build::probe()?;
         fs::copy(&program, self.rootfs().join("probe"))
             .with_context(|| format!("copy {}", program.display()))?;
         Ok(())

@@ -101,12 +101,9 @@ pub fn target_folder() -> Result<PathBuf> {
 /// The newest build of `program` in the target folder, of any profile.
 pub fn newest_build(program: &str) -> Result<Option<PathBuf>> {
     let target = target_folder()?;
-    let profiles =
-        ["debug", "release"].map(|p| [target.join(p), target.join("x86_64-unknown-linux-gnu").join(p)]);
-    // See `build`: what is installed lies in a target folder of its own.
-    let installed = target.join("static/x86_64-unknown-linux-gnu/release");
-    let folders = profiles.as_flattened().iter().chain([&installed]);
-    let found = folders.map(|dir| dir.join(program)).filter_map(|path| {
+    // The last one is what is installed: see `build`.
+    let folders = ["debug", "release", "static/x86_64-unknown-linux-gnu/release"];
+    let found = folders.iter().map(|folder| target.join(folder).join(program)).filter_map(|path| {
         let time = fs::metadata(&path).ok()?.modified().ok()?;
         Some((time, path))
     });

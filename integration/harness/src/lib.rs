@@ -8,7 +8,6 @@ pub mod config;
 pub mod debian;
 pub mod facility;
 pub mod host;
-pub mod probe;
 pub mod process;
 pub mod rootfs;
 pub mod snapshot;

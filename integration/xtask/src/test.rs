@@ -88,6 +88,7 @@ fn suite(runtime: &Path) -> Result<()> {
 /// The suite's own program is run in the guest, where there is no cargo.
 fn in_vm() -> Result<()> {
     let croft_oci = build::croft_oci()?;
+    build::probe()?;
     let suite = suite_program()?;
     let env = format!("CROFT_OCI={}", croft_oci.display());
     let suite = suite.to_str().context("the target folder's path is not UTF-8")?;
