@@ -39,7 +39,11 @@ pub struct Host {
 impl Host {
     /// Looks at the host. Fails when there is no runtime to test.
     pub fn look() -> Result<Self> {
-        let runtime = runtime_under_test()?;
+        Self::of(runtime_under_test()?)
+    }
+
+    /// As [`Host::look`], with this program as the runtime under test.
+    pub fn of(runtime: PathBuf) -> Result<Self> {
         let kind = kind_of(&runtime)?;
         let (cgroup2, cgroup1) = cgroup_mounts(&fs::read_to_string("/proc/self/mountinfo")?);
         let capabilities = effective_capabilities(&fs::read_to_string("/proc/self/status")?)?;

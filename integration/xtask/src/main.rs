@@ -1,5 +1,6 @@
 //! The project's own commands, one file each: `cargo xtask --help` lists them.
 
+mod bench;
 mod build;
 mod check;
 mod conformance;
@@ -24,6 +25,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     Build(build::Arguments),
     Check(check::Arguments),
     Conformance(conformance::Arguments),
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Build(arguments) => build::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),

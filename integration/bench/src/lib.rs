@@ -1,0 +1,116 @@
+//! `cargo xtask bench`: croft-oci beside crun, runc, bubblewrap and the floor, in one run.
+//!
+//! Every figure is a ratio within one run: the contenders take turns in rotating order, at the highest priority, so that
+//! what else the machine does hits all of them. Start at [`run`]; `floor/floor.c` is what a start costs at least.
+#![forbid(unsafe_code)]
+
+mod case;
+mod cold;
+mod contender;
+mod cost;
+mod exec;
+mod floor;
+mod guest;
+mod many;
+mod profile;
+mod report;
+mod target;
+mod timing;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use croft_harness::debian::{self, ensure_packages};
+use croft_harness::{build, host};
+
+use crate::case::Lab;
+use crate::contender::Contender;
+use crate::report::Report;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Enough to see whether something got much worse: a minute.
+    Quick,
+    /// What the README's table is made from.
+    Full,
+}
+
+/// Which host is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// This one.
+    Here,
+    /// The virtual machine with the unified hierarchy, which crun runs on.
+    Guest,
+}
+
+/// What is asked of a run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How much.
+    pub depth: Depth,
+    /// Where.
+    pub place: Place,
+    /// A croft-oci to measure instead of the one of this checkout, to compare two builds.
+    pub program: Option<PathBuf>,
+    /// A further croft-oci to measure beside it.
+    pub beside: Option<PathBuf>,
+}
+
+/// Measures and prints. Exits with 1 when a target is not reached.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    if options.place == Place::Guest {
+        prepare()?;
+        return guest::run(options.depth);
+    }
+    let program = match &options.program {
+        Some(program) => program.canonicalize().with_context(|| format!("{}", program.display()))?,
+        None => build::croft_oci()?,
+    };
+    // The machine does other things too; no contender shall lose its turn to them.
+    let _ = rustix::process::nice(-20);
+    let lab = Lab::new(program, options.beside.clone(), &debian::peers()?, floor::program()?)?;
+    let mut report = Report::new(&lab)?;
+    cold::measure(&lab, options.depth, &mut report)?;
+    exec::measure(&lab, options.depth, &mut report)?;
+    many::measure(&lab, options.depth, &mut report)?;
+    cost::measure(&lab, &mut report)?;
+    print!("{}", report.markdown());
+    Ok(if report.reached() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds and fetches what the virtual machine cannot.
+fn prepare() -> Result<()> {
+    build::croft_oci()?;
+    floor::program()?;
+    floor::peak()?;
+    profile::docker()?;
+    debian::peers().map(drop)
+}
+
+/// A folder for what the bench builds.
+fn folder() -> Result<PathBuf> {
+    let folder = host::target_folder()?.join("bench");
+    // The virtual machine sees it read-only, with everything in it.
+    if !folder.is_dir() {
+        std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    Ok(folder)
+}
+
+/// Whether something can be built and installed here: not in the virtual machine, which has no cargo.
+fn can_build() -> bool {
+    std::env::var_os("CARGO").is_some()
+}
+
+/// Debian packages that the bench needs, where they can be installed.
+fn ensure(packages: &[&str]) -> Result<()> {
+    if can_build() { ensure_packages(packages) } else { Ok(()) }
+}
+
+/// The contenders that are OCI runtimes.
+fn runtimes(lab: &Lab) -> Vec<&Contender> {
+    lab.contenders.iter().filter(|c| c.is_runtime()).collect()
+}

@@ -1,0 +1,36 @@
+//! `cargo xtask bench`: how fast croft-oci is beside its peers.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use croft_bench::{Depth, Options, Place};
+
+/// Measure croft-oci beside crun, runc, bubblewrap and the bare system calls, and print tables in markdown.
+///
+/// Exits with 1 when a target is not reached.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A minute's worth, to see whether something got much worse.
+    #[arg(long)]
+    quick: bool,
+    /// In the virtual machine with the unified hierarchy, where crun runs.
+    #[arg(long)]
+    vm: bool,
+    /// Measure this croft-oci instead of the one of this checkout.
+    #[arg(long, value_name = "PATH", conflicts_with = "vm")]
+    program: Option<PathBuf>,
+    /// Measure this other croft-oci as well.
+    #[arg(long, value_name = "PATH", conflicts_with = "vm")]
+    beside: Option<PathBuf>,
+}
+
+/// Measures and prints.
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    croft_bench::run(&Options {
+        depth: if arguments.quick { Depth::Quick } else { Depth::Full },
+        place: if arguments.vm { Place::Guest } else { Place::Here },
+        program: arguments.program,
+        beside: arguments.beside,
+    })
+}
