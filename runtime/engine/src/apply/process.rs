@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use croft_plan::spec::{Capabilities, Rlimit, User};
 use croft_plan::step::{Filter, Groups};
+use croft_sys::netlink::{self, Namespace};
 use croft_sys::{Errno, credentials, fs, prctl};
 use oci_spec::runtime as oci;
 
@@ -48,8 +49,12 @@ pub(super) fn loopback_up() -> Outcome {
     Ok(croft_sys::loopback::up()?)
 }
 
-pub(super) fn move_net_device(_world: &World, _name: &str, _inside: &str) -> Outcome {
-    Err(Cause::because("linux.netDevices is not supported by this build yet"))
+pub(super) fn move_net_device(world: &World, name: &str, inside: &str) -> Outcome {
+    let netns = world.proc.open_namespace(&child(world)?.to_string(), "net")?;
+    let mut from = Namespace::own(&world.proc)?;
+    let mut to = Namespace::of(&world.proc, netns)?;
+    netlink::transfer(&mut from, &mut to, name, inside)?;
+    Ok(())
 }
 
 pub(super) fn set_scheduler(scheduler: &oci::Scheduler) -> Outcome {

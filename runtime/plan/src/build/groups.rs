@@ -134,6 +134,25 @@ fn without_groups(b: &mut Builder<'_>, resources: &oci::LinuxResources) -> Resul
     Ok(())
 }
 
+/// Cache and memory bandwidth: a group of the container's own, or one that `closID` names; with lines to write, or as it is.
+pub(super) fn add_resctrl(b: &mut Builder<'_>) {
+    let (Some(rdt), Some(root)) = (&b.spec.linux.intel_rdt, &b.facts.resctrl) else { return };
+    let dir = root.join(rdt.clos_id().as_deref().unwrap_or(&b.request.id));
+    let single = [rdt.l3_cache_schema(), rdt.mem_bw_schema()];
+    let lines = rdt.schemata().iter().flatten().chain(single.into_iter().flatten());
+    let schemata: Vec<String> = lines.cloned().collect();
+    let own = rdt.clos_id().is_none();
+    if own || !schemata.is_empty() {
+        b.plan.host.push(Step::MakeResctrlGroup { dir: dir.clone(), own, schemata });
+    }
+    b.plan.parent.push(Step::JoinResctrlGroup { dir: dir.clone() });
+    if rdt.enable_monitoring().unwrap_or(false) {
+        let dir = dir.join("mon_groups").join(&b.request.id);
+        b.plan.host.push(Step::MakeResctrlGroup { dir: dir.clone(), own: true, schemata: Vec::new() });
+        b.plan.parent.push(Step::JoinResctrlGroup { dir });
+    }
+}
+
 /// The group's path below the hierarchies' roots.
 fn place(b: &mut Builder<'_>) -> Result<PathBuf, PlanError> {
     let id = b.request.id.clone();

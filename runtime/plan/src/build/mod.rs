@@ -170,6 +170,7 @@ pub fn build(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan, Plan
     let plan = Plan { warnings: spec.warnings.clone(), hooks: spec.hooks.clone(), ..Plan::default() };
     let mut b = Builder { spec, facts, request, plan, kernel_mounts: BTreeMap::new(), devpts: None, next: 0 };
     groups::add(&mut b)?;
+    groups::add_resctrl(&mut b);
     namespaces(&mut b);
     id_maps(&mut b)?;
     b.plan.mounts.extend(keyring(spec, request));

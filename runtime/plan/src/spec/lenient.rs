@@ -17,15 +17,29 @@ const LISTS: &[(&[&str], Option<&str>)] = &[
 ];
 
 /// Parses `bytes`; when a name in one of the lists above is unknown it is left out and named in a warning.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>), SpecError> {
+///
+/// The strict parser goes first, being the fast one; `doubtful` tells when what it made of the text may not be what the
+/// text means.
+pub(super) fn parse<T: DeserializeOwned>(
+    bytes: &[u8],
+    doubtful: fn(&T) -> bool,
+) -> Result<(T, Vec<String>), SpecError> {
     let strict = match serde_json::from_slice::<T>(bytes) {
-        Ok(parsed) => return Ok((parsed, Vec::new())),
-        Err(e) => e,
+        Ok(parsed) if !doubtful(&parsed) => return Ok((parsed, Vec::new())),
+        Ok(_) => String::new(),
+        Err(e) => e.to_string(),
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
-        return Err(SpecError::Parse(strict.to_string()));
+        return Err(SpecError::Parse(strict));
     };
     let mut warnings = Vec::new();
+    rename_scheduler_flags(value.pointer_mut("/process/scheduler/flags"));
+    rename_scheduler_flags(value.pointer_mut("/scheduler/flags"));
+    for pointer in ["/linux/resources", ""] {
+        if let Some(resources) = value.pointer_mut(pointer) {
+            crate::cgroup::prepass(resources);
+        }
+    }
     for (path, key) in LISTS {
         drop_unknown(&mut value, path, *key, &mut warnings);
         // `exec --process` gives the process alone.
@@ -33,9 +47,18 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>
             drop_unknown(&mut value, inside, *key, &mut warnings);
         }
     }
-    serde_json::from_value(value)
-        .map(|parsed| (parsed, warnings))
-        .map_err(|_| SpecError::Parse(strict.to_string()))
+    serde_json::from_value(value).map(|parsed| (parsed, warnings)).map_err(|_| SpecError::Parse(strict))
+}
+
+/// Two of oci-spec's names for scheduler flags are not the spec's.
+fn rename_scheduler_flags(flags: Option<&mut Value>) {
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+            _ => {}
+        }
+    }
 }
 
 fn drop_unknown(value: &mut Value, path: &[&str], key: Option<&str>, warnings: &mut Vec<String>) {

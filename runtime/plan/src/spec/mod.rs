@@ -84,7 +84,9 @@ impl Spec {
     /// # Errors
     /// When the text is not a configuration, or one that no host could satisfy.
     pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
-        let (raw, warnings) = lenient::parse::<oci_spec::runtime::Spec>(bytes)?;
+        let (raw, warnings) = lenient::parse::<oci_spec::runtime::Spec>(bytes, |spec| {
+            spec.linux().as_ref().and_then(|l| l.resources().as_ref()).is_some_and(pids_may_be_unset)
+        })?;
         check_version(raw.version())?;
         let root = raw.root().as_ref().ok_or(SpecError::Missing("root"))?;
         if root.path().as_os_str().is_empty() {
@@ -114,7 +116,7 @@ impl Spec {
 /// # Errors
 /// As [`Spec::parse`].
 pub fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<String>), SpecError> {
-    let (raw, warnings) = lenient::parse::<oci_spec::runtime::Process>(bytes)?;
+    let (raw, warnings) = lenient::parse::<oci_spec::runtime::Process>(bytes, |_| false)?;
     Ok((Process::resolve(&raw)?, warnings))
 }
 
@@ -123,7 +125,12 @@ pub fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<String>), SpecError> 
 /// # Errors
 /// When the text is not a `linux.resources` object.
 pub fn parse_resources(bytes: &[u8]) -> Result<oci_spec::runtime::LinuxResources, SpecError> {
-    lenient::parse(bytes).map(|(resources, _)| resources)
+    lenient::parse(bytes, pids_may_be_unset).map(|(resources, _)| resources)
+}
+
+/// oci-spec reads a `pids` without a limit as a limit of 0.
+fn pids_may_be_unset(resources: &oci_spec::runtime::LinuxResources) -> bool {
+    resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0)
 }
 
 fn check_version(version: &str) -> Result<(), SpecError> {
@@ -172,6 +179,20 @@ mod tests {
         for bad in ["", "2.0.0", "0.9.0", "1.0", "one"] {
             assert!(check_version(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn pids_without_a_limit_ask_for_nothing() {
+        assert!(parse_resources(br#"{"pids":{}}"#).unwrap().pids().is_none());
+        assert_eq!(parse_resources(br#"{"pids":{"limit":0}}"#).unwrap().pids().unwrap().limit(), 0);
+    }
+
+    #[test]
+    fn scheduler_flags_have_the_names_of_the_spec() {
+        let text = br#"{"user":{"uid":0,"gid":0},"cwd":"/","args":["x"],
+            "scheduler":{"policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]}}"#;
+        let (process, _) = parse_process(text).unwrap();
+        assert_eq!(process.scheduler.unwrap().flags().as_ref().unwrap().len(), 2);
     }
 
     #[test]
