@@ -81,7 +81,7 @@ fn memory(host: &Host) -> Result<()> {
 }
 
 fn pids(host: &Host) -> Result<()> {
-    let script = "i=0; while [ $i -lt 20 ]; do sleep 100 & i=$((i+1)); done 2>&1 | head -c 200";
+    let script = "i=0; while [ $i -lt 20 ]; do sleep 100 & i=$((i+1)); done";
     let bundle = Bundle::shell(host, script)?.edit(|c| c["linux"]["resources"]["pids"] = json!({"limit": 8}));
     let out = bundle.run()?;
     let text = format!("{}{}", out.stdout, out.stderr).to_lowercase();

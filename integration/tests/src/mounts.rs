@@ -156,7 +156,7 @@ fn masked(host: &Host) -> Result<()> {
 }
 
 fn device_nodes(host: &Host) -> Result<()> {
-    let script = "stat -c '%n %t:%T %a %u:%g' /dev/own /dev/null; readlink /dev/fd /dev/ptmx; echo x > /dev/null && echo ok";
+    let script = "stat -c '%n %t:%T %a %u:%g' /dev/own /dev/null; readlink /dev/fd; readlink /dev/ptmx; echo x > /dev/null && echo ok";
     let bundle = Bundle::shell(host, script)?.edit(|c| {
         c["linux"]["devices"] = json!([{"path": "/dev/own", "type": "c", "major": 1, "minor": 5,
             "fileMode": 0o640, "uid": 7, "gid": 8}]);

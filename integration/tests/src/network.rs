@@ -57,7 +57,7 @@ fn ip(args: &[&str]) -> Result<()> {
 
 fn device(host: &Host) -> Result<()> {
     // The suite has a network namespace of its own.
-    ip(&["link", "add", "croft-t0", "type", "dummy"])?;
+    ip(&["link", "add", "croft-t0", "type", "veth", "peer", "name", "croft-t1"])?;
     ip(&["addr", "add", "10.99.99.1/24", "dev", "croft-t0"])?;
     let bundle = Bundle::shell(
         host,

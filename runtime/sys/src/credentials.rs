@@ -76,9 +76,9 @@ pub fn capability_number(name: &str) -> Option<u32> {
     name.parse::<caps::Capability>().ok().map(|c| u32::from(c.index()))
 }
 
-/// Sets the file mode creation mask.
-pub fn set_umask(mask: rustix::fs::Mode) {
-    rustix::process::umask(mask);
+/// Sets the file mode creation mask and returns the one before.
+pub fn set_umask(mask: rustix::fs::Mode) -> rustix::fs::Mode {
+    rustix::process::umask(mask)
 }
 
 /// The real and effective user id of the caller.

@@ -130,7 +130,8 @@ pub(super) fn mount(world: &mut World, slot: Slot, new: New<'_>, target: &Path, 
     if new.copy_up {
         // Read through the root before it is hidden, written through the new mount before anyone sees it.
         let hidden = path::open_in_root(world.root()?, target, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        super::nodes::copy_tree(hidden.as_fd(), made.as_fd())?;
+        let inside = path::open_in_root(made.as_fd(), Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        super::nodes::copy_tree(hidden.as_fd(), inside.as_fd())?;
     }
     apply_change(made.as_fd(), new.change)?;
     sys::attach(made.as_fd(), target_fd.as_fd())?;

@@ -32,7 +32,11 @@ pub(super) fn node(world: &World, device: &Device) -> Outcome {
         DeviceKind::Fifo => FileType::Fifo,
     };
     let number = fs::makedev(device.major, device.minor);
-    match fs::mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode), number) {
+    // The mode asked for is the mode: no mask of the caller's applies.
+    let mask = croft_sys::credentials::set_umask(Mode::empty());
+    let made = fs::mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode), number);
+    croft_sys::credentials::set_umask(mask);
+    match made {
         Ok(()) => {}
         Err(Errno::EXIST) => return accept_existing(&parent, name, kind, number),
         Err(e) => return Err(io(e)),
