@@ -28,7 +28,7 @@ impl Containerd {
         let settings = format!(
             "version = 2\nroot = {:?}\nstate = \"/run/containerd\"\n\
              disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
-             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+             [debug]\nlevel = \"warn\"\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
             stage.path("data"),
             stage.path("sock"),
             stage.path("sock.ttrpc")

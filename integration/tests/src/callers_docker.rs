@@ -38,7 +38,7 @@ impl Docker {
             "hosts": [socket], "iptables": false, "ip6tables": false, "bridge": "none",
             "exec-opts": ["native.cgroupdriver=cgroupfs"], "cgroup-parent": format!("/{}", stage.name()),
             "runtimes": { "tested": { "path": stage.runtime() } }, "default-runtime": "tested",
-            "storage-driver": "overlay2",
+            "storage-driver": "overlay2", "log-level": "warn",
         });
         let file = stage.path("daemon.json");
         fs::write(&file, settings.to_string())?;
