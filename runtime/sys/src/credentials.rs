@@ -39,9 +39,12 @@ pub fn capabilities() -> Result<(u64, u64, u64)> {
     Ok((sets.effective.bits(), sets.permitted.bits(), sets.inheritable.bits()))
 }
 
-/// Drops every capability up to number `last` that is not in `keep` from the bounding set.
-pub fn limit_bounding(keep: u64, last: u32) -> Result<()> {
-    for number in (0..=last).filter(|n| keep >> n & 1 == 0) {
+/// Drops every capability that is not in `keep` from the bounding set.
+///
+/// What is in the set is asked of the kernel by the same call that drops: this runs under a seccomp filter that may
+/// forbid reading files.
+pub fn limit_bounding(keep: u64) -> Result<()> {
+    for number in (0..u64::BITS).filter(|n| keep >> n & 1 == 0 && in_bounding(*n)) {
         // SAFETY: integers only.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) } != 0 {
             return Err(Error::last("prctl PR_CAPBSET_DROP"));
@@ -50,12 +53,15 @@ pub fn limit_bounding(keep: u64, last: u32) -> Result<()> {
     Ok(())
 }
 
-/// The bounding set as bits, up to capability number `last`.
-pub fn bounding(last: u32) -> u64 {
-    // SAFETY: integers only; the answer is 1, 0 or an error for a number the kernel does not know.
-    (0..=last)
-        .filter(|n| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(*n), 0, 0, 0) } == 1)
-        .fold(0, |bits, n| bits | 1 << n)
+/// The bounding set as bits.
+pub fn bounding() -> u64 {
+    (0..u64::BITS).filter(|n| in_bounding(*n)).fold(0, |bits, n| bits | 1 << n)
+}
+
+/// False for a number that the kernel does not know.
+fn in_bounding(number: u32) -> bool {
+    // SAFETY: integers only; the answer is 1, 0 or an error.
+    unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), 0, 0, 0) == 1 }
 }
 
 /// Raises the capabilities `ambient` (which must be permitted and inheritable) in the ambient set and clears the rest.
@@ -89,4 +95,21 @@ pub fn user() -> (u32, u32) {
 /// The real group id of the caller.
 pub fn group() -> u32 {
     rustix::process::getgid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::in_child;
+
+    #[test]
+    fn the_bounding_set_keeps_what_it_is_told_to() {
+        in_child(|| {
+            let keep = 1 << 0 | 1 << 21;
+            limit_bounding(keep).unwrap();
+            assert_eq!(bounding(), keep);
+            // Again: nothing is left to drop.
+            limit_bounding(keep).unwrap();
+        });
+    }
 }

@@ -139,7 +139,7 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
         Step::SetSelinuxLabel { label } => process::set_selinux_label(world, label),
         Step::FindProgram { program } => process::find_program(world, program),
         Step::LoadFilter { filter } => process::load_filter(world, filter),
-        Step::LimitBounding { keep } => process::limit_bounding(world, *keep),
+        Step::LimitBounding { keep } => process::limit_bounding(*keep),
         Step::SetUser { user, groups } => process::set_user(user, *groups),
         Step::ChangeDirectory { path } => process::change_directory(path),
         Step::SetCapabilities { capabilities } => process::set_capabilities(capabilities),

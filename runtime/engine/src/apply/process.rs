@@ -90,9 +90,8 @@ pub(super) fn set_selinux_label(world: &World, label: &str) -> Outcome {
     Ok(world.proc.write("self/attr/exec", label.as_bytes())?)
 }
 
-pub(super) fn limit_bounding(world: &World, keep: u64) -> Outcome {
-    let last: u32 = world.proc.read("sys/kernel/cap_last_cap")?.trim().parse().unwrap_or(63);
-    Ok(credentials::limit_bounding(keep, last)?)
+pub(super) fn limit_bounding(keep: u64) -> Outcome {
+    Ok(credentials::limit_bounding(keep)?)
 }
 
 pub(super) fn set_user(user: &User, groups: Groups) -> Outcome {
