@@ -3,6 +3,8 @@
 mod args;
 mod commands;
 mod log;
+#[cfg(test)]
+mod man;
 mod seal;
 mod version;
 
