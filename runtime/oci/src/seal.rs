@@ -10,8 +10,8 @@ use croft_engine::program;
 /// Runs this program again from a sealed mount, unless it runs from a read-only one already.
 ///
 /// # Errors
-/// When that fails. An ordinary user can make no mount: there the program's file belongs to another user, or to one that
-/// the container cannot become.
+/// When that fails. An ordinary user can make no mount. The file of a program that is the system's is out of reach of the
+/// user's containers; one of the user's own is copied into memory and sealed there, which costs milliseconds.
 pub fn run_sealed() -> Result<()> {
     let own = program::own().context("open the own program")?;
     if program::is_sealed(own.as_fd()).context("look at the own program")? {
@@ -19,7 +19,12 @@ pub fn run_sealed() -> Result<()> {
     }
     let sealed = match program::seal(own.as_fd()) {
         Ok(sealed) => sealed,
-        Err(e) if e.errno() == program::NOT_PERMITTED => return Ok(()),
+        Err(e) if e.errno() == program::NOT_PERMITTED => {
+            if program::belongs_to_the_system(own.as_fd()).context("look at the own program")? {
+                return Ok(());
+            }
+            program::seal_copy().context("copy the own program into memory")?
+        }
         Err(e) => return Err(e).context("make a read-only mount of the own program"),
     };
     let to_c = |text: std::ffi::OsString| CString::new(text.into_vec()).context("an argument has a NUL byte");

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 
 use crate::error::{Call, Error, Result};
 use crate::mount::{self, Attributes, Depth};
@@ -74,10 +74,45 @@ pub fn own_program() -> Result<OwnedFd> {
         .call("open /proc/self/exe")
 }
 
-/// Whether the mount through which `file` was opened is read-only.
-pub fn is_on_read_only_mount(file: BorrowedFd<'_>) -> Result<bool> {
-    let flags = rustix::fs::fstatvfs(file).call("fstatvfs")?.f_flag;
-    Ok(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+/// Whether nobody can write to `program`, which the caller runs: through the mount by which it was opened, or by its seals.
+pub fn is_sealed(program: BorrowedFd<'_>) -> Result<bool> {
+    let flags = rustix::fs::fstatvfs(program).call("fstatvfs")?.f_flag;
+    if flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Ok(true);
+    }
+    // Only a descriptor that is open for reading tells the seals; a file that may not be read has none.
+    let readable = rustix::fs::open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let seals = readable.and_then(|file| rustix::fs::fcntl_get_seals(&file));
+    Ok(seals.is_ok_and(|seals| seals.contains(SealFlags::WRITE)))
+}
+
+/// Whether `program` is root's and only root can change it: then a container of an ordinary user cannot.
+pub fn belongs_to_the_system(program: BorrowedFd<'_>) -> Result<bool> {
+    let stat = rustix::fs::fstat(program).call("fstat")?;
+    Ok(stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
+}
+
+/// A copy of the caller's program in memory that nobody can change any more (memfd_create(2), CVE-2019-5736).
+pub fn seal_copy() -> Result<OwnedFd> {
+    let program = rustix::fs::open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let program = program.call("open /proc/self/exe")?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // A kernel of before 6.3 does not know that a file in memory can be kept from being run, nor the flag that allows it.
+    let copy = match rustix::fs::memfd_create(c"croft-oci", flags | MemfdFlags::EXEC) {
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(c"croft-oci", flags),
+        other => other,
+    };
+    let copy = copy.call("memfd_create")?;
+    let mut left = rustix::fs::fstat(&program).call("fstat")?.st_size as usize;
+    while left > 0 {
+        match rustix::fs::sendfile(&copy, &program, None, left).call("sendfile")? {
+            0 => return Err(Error::new("sendfile of a program that shrinks", rustix::io::Errno::IO)),
+            n => left = left.saturating_sub(n),
+        }
+    }
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&copy, seals).call("seal")?;
+    Ok(copy)
 }
 
 /// A descriptor for `program` through a read-only mount of its own that is attached nowhere and, once the descriptor is closed
