@@ -166,7 +166,7 @@ fn make(
     let mut undo = UndoStack::default();
     let step = |f| Error::Step(f);
     let warnings = crate::filter::prepare(&plan.process, world)
-        .map_err(|cause| Error::refused("linux.seccomp", cause.reason.trim_start_matches("seccomp: ")))?;
+        .map_err(|cause| Error::refused("linux.seccomp", cause.reason))?;
     apply_undoably(&plan.host, world, &mut undo).map_err(step)?;
     let (gate, opener) = match options.starter {
         Starter::Another => (gate::make(dir.path())?, None),
@@ -178,13 +178,19 @@ fn make(
     let spawned = spawn(plan, world, birth)?;
     let guard = KillOnDrop { child: Some(spawned) };
     let spawned = guard.child.as_ref().expect("the guard was just filled");
+    if record.groups.v2.is_none() {
+        // Without a group nothing else leads delete to the process of a runtime that was killed. A process that is not
+        // recorded yet ends by itself, when nobody answers it.
+        record.process = Some(process_record(world, spawned.child.pid)?.1);
+        dir.save(&record)?;
+    }
     let received = spawned.shake_hands(plan, world, &|pid| state(pid, Status::Creating))?;
     let pid = spawned.child.pid;
-    let stat = world.proc.stat(pid).on(|| "read the container's process".into())?;
-    if stat.state == 'Z' {
+    let (state_letter, process) = process_record(world, pid)?;
+    if state_letter == 'Z' {
         return Err(Error::InitDied("it was killed, perhaps by its own system call filter".into()));
     }
-    record.process = Some(ProcessRecord { pid, start_time: stat.start_time });
+    record.process = Some(process);
     record.complete = true;
     hand_over(options, plan, spawned.child.pidfd.as_fd(), &received, &state(pid, Status::Creating))?;
     if let Some(file) = &options.pid_file {
@@ -195,6 +201,12 @@ fn make(
     undo.keep();
     let child = guard.keep().expect("the guard is filled until here").child;
     Ok(Created { child, record, dir, spec: spec.clone(), opener, terminal, warnings })
+}
+
+/// What is recorded of a process, and its state letter.
+fn process_record(world: &World, pid: i32) -> Result<(char, ProcessRecord)> {
+    let stat = world.proc.stat(pid).on(|| "read the container's process".into())?;
+    Ok((stat.state, ProcessRecord { pid, start_time: stat.start_time }))
 }
 
 /// Kills the container's process unless its making has succeeded.

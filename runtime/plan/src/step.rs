@@ -166,7 +166,7 @@ pub enum Step {
         /// Which.
         kinds: Vec<NamespaceKind>,
     },
-    /// Make a time namespace for the children of the caller, with these clocks.
+    /// Leave into a new time namespace with these clocks.
     NewTimeNamespace {
         /// Clock name and offset.
         offsets: Vec<(String, TimeOffset)>,

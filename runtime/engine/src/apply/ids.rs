@@ -23,14 +23,19 @@ pub(super) fn open_namespace(world: &mut World, slot: Slot, kind: NamespaceKind,
     Ok(())
 }
 
+/// A time namespace is made for the children of the caller, its clocks are set while nobody is in it, and then the caller
+/// joins it too (time_namespaces(7)). In a new user namespace this comes before the change of ids, after which the process's
+/// own files in procfs belong to somebody else.
 pub(super) fn new_time_namespace(world: &World, offsets: &[(String, TimeOffset)]) -> Outcome {
-    ns::unshare(NamespaceKind::Time.flag())?;
+    let kind = NamespaceKind::Time;
+    ns::unshare(kind.flag())?;
     let line = |(clock, o): &(String, TimeOffset)| format!("{clock} {} {}\n", o.seconds, o.nanoseconds);
     let text: String = offsets.iter().map(line).collect();
     if !text.is_empty() {
         world.proc.write("self/timens_offsets", text.as_bytes())?;
     }
-    Ok(())
+    let made = world.proc.open_namespace("self", "time_for_children")?;
+    Ok(ns::setns(made.as_fd(), kind.flag())?)
 }
 
 fn map_text(list: &[IdMapping]) -> String {

@@ -10,7 +10,6 @@ mod terminal;
 use croft_plan::handshake::Failure;
 use croft_plan::step::Step;
 
-use crate::error::Reason;
 use crate::undo::UndoStack;
 use crate::world::World;
 
@@ -40,7 +39,7 @@ impl From<croft_sys::mount::FilesystemError> for Cause {
 
 impl From<std::io::Error> for Cause {
     fn from(e: std::io::Error) -> Self {
-        Cause { errno: e.raw_os_error(), reason: Reason::from(e).to_string() }
+        Cause { reason: e.to_string(), errno: e.raw_os_error() }
     }
 }
 

@@ -10,7 +10,6 @@ use croft_sys::{Errno, credentials, fs, prctl};
 use oci_spec::runtime as oci;
 
 use super::{Cause, Outcome};
-use crate::error::Reason;
 use crate::world::World;
 
 fn child(world: &World) -> Result<i32, Cause> {
@@ -120,8 +119,8 @@ pub(super) fn change_directory(path: &Path) -> Outcome {
         _ => {}
     }
     std::env::set_current_dir(path).map_err(|e| Cause {
+        reason: format!("chdir to cwd ({:?}) set in config.json failed: {e}", path),
         errno: e.raw_os_error(),
-        reason: format!("chdir to cwd ({path:?}) set in config.json failed: {}", Reason::from(e)),
     })?;
     // A working folder that is reached through a descriptor of the host's is outside of the root (CVE-2024-21626);
     // getcwd(2) then gives a path that does not begin with a slash.

@@ -73,6 +73,6 @@ fn node(b: &mut Builder<'_>, device: Device) {
     let mut change = super::propagate(Propagation::Private);
     change.attributes.set = 0x02 | 0x08; // nosuid, noexec
     let path = device.path.clone();
-    b.plan.host.push(Step::OpenTree { slot, path, depth: Depth::One, change, idmap: None });
+    b.trees.push(Step::OpenTree { slot, path, depth: Depth::One, change, idmap: None });
     b.plan.mounts.push(Step::Attach { slot, target: device.path });
 }

@@ -7,7 +7,7 @@ use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
 use super::{Builder, PlanError};
-use crate::cgroup::{self, Version};
+use crate::cgroup::{self, Refusal, Version};
 use crate::devices;
 use crate::facts::{Delegation, Facts};
 use crate::spec::{MountKind, clean};
@@ -126,10 +126,14 @@ fn device_filter(b: &Builder<'_>) -> Result<devices::Filter, PlanError> {
 }
 
 fn without_groups(b: &mut Builder<'_>, resources: &oci::LinuxResources) -> Result<(), PlanError> {
-    let writes = cgroup::writes(resources, &b.facts.cgroups)?;
-    if let Some(write) = writes.writes.first() {
+    let property = match cgroup::writes(resources, &b.facts.cgroups) {
+        Ok(writes) => writes.writes.first().map(|write| write.property.clone()),
+        Err(Refusal::Nowhere { property, .. } | Refusal::Missing { property, .. }) => Some(property),
+        Err(other) => return Err(other.into()),
+    };
+    if let Some(property) = property {
         let why = "no cgroup is delegated to this user: start it with systemd-run --user --scope -p Delegate=yes, or drop the limit";
-        return Err(PlanError::refused(format!("linux.resources.{}", write.property), why));
+        return Err(PlanError::refused(format!("linux.resources.{property}"), why));
     }
     Ok(())
 }

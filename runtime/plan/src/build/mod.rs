@@ -145,6 +145,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) kernel_mounts: BTreeMap<PathBuf, Slot>,
     /// The slot of the devpts that is mounted on /dev/pts.
     pub(crate) devpts: Option<Slot>,
+    /// Clones of the host's mounts; who makes them is decided last.
+    pub(crate) trees: Vec<Step>,
     next: u16,
 }
 
@@ -168,7 +170,16 @@ impl Builder<'_> {
 pub fn build(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan, PlanError> {
     check::check(spec, facts)?;
     let plan = Plan { warnings: spec.warnings.clone(), hooks: spec.hooks.clone(), ..Plan::default() };
-    let mut b = Builder { spec, facts, request, plan, kernel_mounts: BTreeMap::new(), devpts: None, next: 0 };
+    let mut b = Builder {
+        spec,
+        facts,
+        request,
+        plan,
+        kernel_mounts: BTreeMap::new(),
+        devpts: None,
+        trees: Vec::new(),
+        next: 0,
+    };
     groups::add(&mut b)?;
     groups::add_resctrl(&mut b);
     namespaces(&mut b);
@@ -176,6 +187,7 @@ pub fn build(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan, Plan
     b.plan.mounts.extend(keyring(spec, request));
     mounts::add(&mut b)?;
     devices::add(&mut b);
+    place_trees(&mut b);
     b.plan.terminal = spec.process.terminal != Terminal::None;
     mounts::add_root_switch(&mut b);
     names_and_sysctls(&mut b);
@@ -186,21 +198,14 @@ pub fn build(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan, Plan
 
 fn namespaces(b: &mut Builder<'_>) {
     let linux = &b.spec.linux;
-    let mut joined = Vec::new();
-    let mut new = Vec::new();
-    for (kind, namespace) in &linux.namespaces {
-        match namespace {
-            Namespace::Path(path) => joined.push((*kind, path.clone())),
-            // Made by unshare once the process is in all its groups: its root is where the process is then.
-            Namespace::New if *kind == NamespaceKind::Cgroup => {}
-            // Made by the runtime for its next child, since its clocks are set before anything runs in it.
-            Namespace::New if *kind == NamespaceKind::Time && !b.facts.is_rootless() => {}
-            Namespace::New => new.push(*kind),
-        }
-    }
-    let between = joined.iter().any(|(kind, _)| *kind == NamespaceKind::User)
-        || joined.iter().any(|(kind, _)| *kind == NamespaceKind::Mount)
-        || (b.facts.is_rootless() && !joined.is_empty());
+    let path_of = |(kind, namespace): (&NamespaceKind, &Namespace)| match namespace {
+        Namespace::Path(path) => Some((*kind, path.clone())),
+        Namespace::New => None,
+    };
+    let joined: Vec<_> = linux.namespaces.iter().filter_map(path_of).collect();
+    // The runtime can come back from the others. An ordinary user could not even go there.
+    let apart = |kind: &NamespaceKind| matches!(kind, NamespaceKind::User | NamespaceKind::Mount);
+    let between = b.facts.is_rootless() || joined.iter().any(|(kind, _)| apart(kind));
     for (kind, path) in joined {
         let slot = b.slot();
         b.plan.host.push(Step::OpenNamespace { slot, kind, path });
@@ -209,17 +214,21 @@ fn namespaces(b: &mut Builder<'_>) {
     }
     if linux.has_new(NamespaceKind::Time) {
         let offsets = linux.time_offsets.iter().map(|(c, o)| (c.clone(), *o)).collect();
-        b.plan.host.push(Step::NewTimeNamespace { offsets });
+        b.plan.mounts.push(Step::NewTimeNamespace { offsets });
     }
-    b.plan.spawn.new = new;
     if linux.has_user_namespace() {
         b.plan.mounts.push(Step::BecomeRoot);
     }
     let joins: Vec<Step> =
         b.plan.groups.v1.iter().filter_map(|g| g.slot).map(|slot| Step::JoinGroup { slot }).collect();
     b.plan.mounts.extend(joins);
-    if linux.has_new(NamespaceKind::Cgroup) {
-        b.plan.mounts.push(Step::Unshare { kinds: vec![NamespaceKind::Cgroup] });
+    let (born, left): (Vec<_>, Vec<_>) = NamespaceKind::ALL
+        .into_iter()
+        .filter(|kind| linux.has_new(*kind) && *kind != NamespaceKind::Time)
+        .partition(|kind| is_born_in(*kind, linux));
+    b.plan.spawn.new = born;
+    if !left.is_empty() {
+        b.plan.mounts.push(Step::Unshare { kinds: left });
     }
     if linux.has_new(NamespaceKind::Network) {
         b.plan.mounts.push(Step::LoopbackUp);
@@ -230,6 +239,33 @@ fn namespaces(b: &mut Builder<'_>) {
     if let Some(value) = b.spec.process.oom_score_adj {
         b.plan.parent.push(Step::SetOomScoreAdj { value });
     }
+}
+
+/// Whether the container's process is born in its new namespace of this kind, rather than leaving into it.
+fn is_born_in(kind: NamespaceKind, linux: &crate::spec::Linux) -> bool {
+    match kind {
+        NamespaceKind::User | NamespaceKind::Pid => true,
+        // Its root is where the process is at that moment, so the process is in all its groups first.
+        NamespaceKind::Cgroup => false,
+        // The runtime moves devices into it while the process waits for its maps.
+        NamespaceKind::Network if !linux.net_devices.is_empty() => true,
+        // What the kernel makes along with them, such as the root of the message queues, belongs to whom the process is then:
+        // it is to be root of its user namespace first.
+        _ => !linux.has_user_namespace(),
+    }
+}
+
+/// Who clones the host's mounts. The runtime does, before anything of the container is there, also from folders that the
+/// container's root cannot enter. An ordinary user may not, but its process in a user namespace of its own may, in the copy of
+/// the mounts that it has.
+fn place_trees(b: &mut Builder<'_>) {
+    let trees = std::mem::take(&mut b.trees);
+    if !b.facts.is_rootless() {
+        return b.plan.host.extend(trees);
+    }
+    let attach = |step: &Step| matches!(step, Step::AttachRoot { .. });
+    let at = b.plan.mounts.iter().position(attach).unwrap_or(b.plan.mounts.len());
+    b.plan.mounts.splice(at..at, trees);
 }
 
 fn id_maps(b: &mut Builder<'_>) -> Result<(), PlanError> {

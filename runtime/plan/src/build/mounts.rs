@@ -16,7 +16,7 @@ pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
     b.plan.mounts.push(Step::PropagateAll { propagation: base });
     let root = b.slot();
     // The root's own mount is private to the container: mounts that it makes there reach nobody.
-    b.plan.host.push(Step::OpenTree {
+    b.trees.push(Step::OpenTree {
         slot: root,
         path: b.request.rootfs.clone(),
         depth: Depth::Recursive,
@@ -56,7 +56,7 @@ fn bind(b: &mut Builder<'_>, mount: &Mount, recursive: bool) {
     change.propagation.insert(0, (b.base_propagation(), Depth::Recursive));
     let idmap = idmap(b, mount);
     let slot = b.slot();
-    b.plan.host.push(Step::OpenTree {
+    b.trees.push(Step::OpenTree {
         slot,
         path: b.request.bundle.join(&mount.source),
         depth: depth(recursive),
@@ -75,7 +75,7 @@ fn idmap(b: &mut Builder<'_>, mount: &Mount) -> Option<(Slot, Depth)> {
         (uids.clone(), gids.clone())
     };
     let slot = b.slot();
-    b.plan.host.push(Step::NewIdmap { slot, uids, gids });
+    b.trees.push(Step::NewIdmap { slot, uids, gids });
     Some((slot, depth(*recursive)))
 }
 
@@ -208,7 +208,7 @@ fn unified(b: &mut Builder<'_>, target: PathBuf, change: MountChange) {
 fn bind_group(b: &mut Builder<'_>, dir: PathBuf, target: PathBuf, mut change: MountChange) {
     let slot = b.slot();
     change.propagation.insert(0, (Propagation::Private, Depth::Recursive));
-    b.plan.host.push(Step::OpenTree { slot, path: dir, depth: Depth::One, change, idmap: None });
+    b.trees.push(Step::OpenTree { slot, path: dir, depth: Depth::One, change, idmap: None });
     b.plan.mounts.push(Step::Attach { slot, target });
 }
 
