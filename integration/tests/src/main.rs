@@ -7,11 +7,15 @@ mod callers_containerd;
 mod callers_docker;
 mod callers_podman;
 mod hooks;
+mod idmap;
 mod limits;
 mod mounts;
+mod namespaces;
 mod network;
 mod process;
+mod rootless;
 mod run;
+mod user_namespace;
 
 const SUBJECTS: &[Subject] = &[
     run::SUBJECT,
@@ -20,6 +24,10 @@ const SUBJECTS: &[Subject] = &[
     limits::SUBJECT,
     hooks::SUBJECT,
     network::SUBJECT,
+    namespaces::SUBJECT,
+    user_namespace::SUBJECT,
+    idmap::SUBJECT,
+    rootless::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,
     callers_containerd::SUBJECT,
