@@ -184,7 +184,7 @@ pub struct ExecArgs {
     /// File that gets its pid
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
-    /// User and group, as numbers: UID[:GID]
+    /// User, and group after a colon, as numbers
     #[arg(short, long, value_name = "UID[:GID]")]
     pub user: Option<String>,
     /// Supplementary groups

@@ -11,7 +11,7 @@ const LIMIT: Knob = Knob {
     needs: "the pids controller (CONFIG_CGROUP_PIDS)",
 };
 
-/// A `pids` without a limit reads as a limit of 0 in oci-spec; [`super::prepass`] takes it out before.
+/// A `pids` without a limit reads as a limit of 0 in oci-spec; [`super::prepass()`] takes it out before.
 pub(super) fn write(resources: &LinuxResources, table: &mut Table<'_>) -> Result<(), Refusal> {
     let Some(pids) = resources.pids() else { return Ok(()) };
     let version = table.place(&LIMIT)?;
