@@ -1,6 +1,7 @@
 //! The machine's own packages and its archive.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -33,7 +34,34 @@ pub fn ensure_packages(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// While this lives, packages that are installed start no service: the tests start their own, apart from the host.
+struct NoServices {
+    policy: Option<PathBuf>,
+}
+
+impl NoServices {
+    /// Puts a policy in place that refuses all starts (invoke-rc.d(8)), unless the machine has one.
+    fn enforce() -> Result<Self> {
+        let policy = PathBuf::from("/usr/sbin/policy-rc.d");
+        if policy.exists() {
+            return Ok(Self { policy: None });
+        }
+        fs::write(&policy, "#!/bin/sh\nexit 101\n").context("write policy-rc.d")?;
+        fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).context("mode of policy-rc.d")?;
+        Ok(Self { policy: Some(policy) })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.policy {
+            let _ = fs::remove_file(policy);
+        }
+    }
+}
+
 fn install(names: &[&str]) -> Result<()> {
+    let _none_start = NoServices::enforce()?;
     let mut apt_get = Command::new("apt-get");
     apt_get.args(["-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", "install"]);
     apt_get.args(names).env("DEBIAN_FRONTEND", "noninteractive");
