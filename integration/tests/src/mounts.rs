@@ -9,10 +9,15 @@ use serde_json::{Value, json};
 
 pub const SUBJECT: Subject = Subject {
     name: "mounts",
-    on_runc: &[(
-        "recursive_attributes",
-        OnRunc::CroftOnly("Debian bookworm's runc 1.1.5 has only some of them"),
-    )],
+    on_runc: &[
+        ("recursive_attributes", OnRunc::CroftOnly("Debian bookworm's runc 1.1.5 has only some of them")),
+        (
+            "propagation_of_the_root",
+            OnRunc::Fails(
+                "1.1.5 cannot make an unbindable root, nor a shared one where the host's is private",
+            ),
+        ),
+    ],
     tests: &[
         Test { name: "binds_of_files_and_folders", requires: &[Facility::Root], run: binds },
         Test { name: "recursive_attributes", requires: &[Facility::Root], run: recursive_attributes },
@@ -25,6 +30,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "a_read_only_root", requires: &[Facility::Root], run: read_only_root },
         Test { name: "the_host_sees_no_mount", requires: &[Facility::Root], run: host_sees_no_mount },
         Test { name: "propagation_of_a_bind", requires: &[Facility::Root], run: propagation },
+        Test { name: "propagation_of_the_root", requires: &[Facility::Root], run: root_propagation },
     ],
 };
 
@@ -216,6 +222,19 @@ fn propagation(host: &Host) -> Result<()> {
         let own = mounts.iter().find(|m| m["point"] == "/b").cloned().unwrap_or_default();
         let shared = own["propagation"].as_array().is_some_and(|tags| tags.contains(&json!("shared")));
         ensure!(shared == (want == "shared"), "{option}: {own:#}");
+    }
+    Ok(())
+}
+
+fn root_propagation(host: &Host) -> Result<()> {
+    let none: &[&str] = &[];
+    for (option, want) in
+        [("shared", &["shared"][..]), ("rslave", none), ("private", none), ("unbindable", &["unbindable"])]
+    {
+        let bundle = Bundle::probe(host, &[])?.edit(|c| c["linux"]["rootfsPropagation"] = option.into());
+        let seen = bundle.probed()?;
+        let root = seen["mounts"].as_array().and_then(|mounts| mounts.iter().find(|m| m["point"] == "/"));
+        ensure!(root.is_some_and(|m| m["propagation"] == json!(want)), "{option}: {root:#?}");
     }
     Ok(())
 }

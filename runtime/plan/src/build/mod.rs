@@ -159,7 +159,12 @@ impl Builder<'_> {
     /// How a mount of the host passes events on to the container before its own options: as a slave, so that the
     /// container takes part in what the host mounts and the host sees nothing of the container.
     pub(crate) fn base_propagation(&self) -> Propagation {
-        self.spec.linux.rootfs_propagation.map_or(Propagation::Slave, |(propagation, _)| propagation)
+        match self.spec.linux.rootfs_propagation {
+            None => Propagation::Slave,
+            // What is unbindable cannot be attached below something shared; the root becomes so at the end.
+            Some((Propagation::Unbindable, _)) => Propagation::Private,
+            Some((propagation, _)) => propagation,
+        }
     }
 }
 

@@ -13,14 +13,19 @@ const KERNEL: &[&str] = &["proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup"
 
 pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
     let base = b.base_propagation();
-    b.plan.mounts.push(Step::PropagateAll { propagation: base });
+    // Nothing of the old tree stays, and pivot_root(2) refuses a root whose parent is shared.
+    b.plan.mounts.push(Step::PropagateAll { propagation: Propagation::Slave });
     let root = b.slot();
-    // The root's own mount is private to the container: mounts that it makes there reach nobody.
+    let mut change = propagate(base);
+    if base == Propagation::Shared {
+        // It refuses a shared root as well: that one is shared at the end, what is mounted below it from the start.
+        change.propagation.push((Propagation::Private, Depth::One));
+    }
     b.trees.push(Step::OpenTree {
         slot: root,
         path: b.request.rootfs.clone(),
         depth: Depth::Recursive,
-        change: propagate(base),
+        change,
         idmap: None,
     });
     b.plan.mounts.push(Step::AttachRoot { slot: root });
