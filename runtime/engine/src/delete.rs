@@ -62,9 +62,10 @@ pub fn remove(container: Container) -> Result<Option<Error>> {
         }
     }
     for step in record.undo.iter().rev() {
-        undo::perform(step).map_err(|why| Error::refused("delete", why))?;
+        undo::perform(step, &record.undo).map_err(|why| Error::refused("delete", why))?;
     }
-    let spec = dir.config().ok().and_then(|bytes| Spec::parse(&bytes).ok());
+    let spec =
+        dir.config().ok().filter(|bytes| may_have_poststop(bytes)).and_then(|bytes| Spec::parse(&bytes).ok());
     dir.remove()?;
     let Some(spec) = spec else { return Ok(None) };
     let list = spec.hooks.at(HookPoint::Poststop);
@@ -73,6 +74,12 @@ pub fn remove(container: Container) -> Result<Option<Error>> {
     }
     let state = OciState::of(&record, &spec, 0, Status::Stopped).to_json();
     Ok(hooks::run(list, HookPoint::Poststop, &state).err())
+}
+
+/// Whether parsing the configuration is worth its time: the hook's name is in it, or could be in it written by escapes.
+fn may_have_poststop(config: &[u8]) -> bool {
+    let has = |word: &[u8]| config.windows(word.len()).any(|found| found == word);
+    has(b"poststop") || has(b"\\u")
 }
 
 /// A frozen process of v1's freezer dies only once it is thawed; cgroup2's dies frozen.
@@ -87,7 +94,19 @@ fn thaw(record: &crate::state::Record) {
 /// Removes a container that its creator gives up: its process has been reaped.
 pub(crate) fn delete_unlocked(record: &crate::state::Record, dir: &std::path::Path) {
     for step in record.undo.iter().rev() {
-        let _ = undo::perform(step);
+        let _ = undo::perform(step, &record.undo);
     }
     let _ = std::fs::remove_dir_all(dir);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_could_have_the_hook_is_parsed() {
+        assert!(may_have_poststop(br#"{"hooks":{"poststop":[]}}"#));
+        assert!(may_have_poststop(br#"{"hooks":{"p\u006fststop":[]}}"#));
+        assert!(!may_have_poststop(br#"{"hooks":{"poststart":[]}}"#));
+    }
 }
