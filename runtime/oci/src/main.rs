@@ -8,13 +8,16 @@ mod man;
 mod seal;
 mod version;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::Cli;
 
 fn main() -> ExitCode {
+    // Before the command line is understood, which the sealed program does again.
+    let sealed = if may_clone(std::env::args_os()) { seal::run_sealed() } else { Ok(()) };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -31,9 +34,7 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::from(1);
     }
-    if cli.command.as_ref().is_some_and(clones)
-        && let Err(error) = seal::run_sealed()
-    {
+    if let Err(error) = sealed {
         return log::report(&cli.global, &error);
     }
     match commands::run(&cli) {
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether the command makes a process that a container can look at.
-fn clones(command: &Command) -> bool {
-    matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_))
+/// Whether the command may make a process that a container can look at: its name is one of the arguments then.
+fn may_clone(mut args: impl Iterator<Item = OsString>) -> bool {
+    args.any(|arg| ["create", "run", "exec"].iter().any(|command| arg == *command))
 }
