@@ -25,15 +25,15 @@ pub enum Force {
 /// How long a killed process may take to end.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Deletes a container. Returns what went wrong after it was gone: hooks.
+/// Deletes a container. Returns the failures of poststop hooks, which run when it is gone.
 ///
 /// # Errors
 /// When it may not be deleted, or something of it cannot be removed.
-pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Option<Error>> {
+pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Vec<Error>> {
     let proc = Proc::open().on(|| "open /proc".into())?;
     let verb = if force == Force::Yes { Verb::ForceDelete } else { Verb::Delete };
     match root.open_for(id, verb, &proc) {
-        Err(Error::NotFound(_)) if force == Force::Yes => Ok(None),
+        Err(Error::NotFound(_)) if force == Force::Yes => Ok(Vec::new()),
         Err(e) => Err(e),
         Ok(container) => remove(container),
     }
@@ -43,7 +43,7 @@ pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Option<Error>>
 ///
 /// # Errors
 /// When something of it cannot be removed; its record stays then, so that delete can be tried again.
-pub fn remove(container: Container) -> Result<Option<Error>> {
+pub fn remove(container: Container) -> Result<Vec<Error>> {
     let Container { dir, record, pidfd, .. } = container;
     if let Some(pidfd) = &pidfd {
         thaw(&record);
@@ -67,13 +67,13 @@ pub fn remove(container: Container) -> Result<Option<Error>> {
     let spec =
         dir.config().ok().filter(|bytes| may_have_poststop(bytes)).and_then(|bytes| Spec::parse(&bytes).ok());
     dir.remove()?;
-    let Some(spec) = spec else { return Ok(None) };
+    let Some(spec) = spec else { return Ok(Vec::new()) };
     let list = spec.hooks.at(HookPoint::Poststop);
     if list.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let state = OciState::of(&record, &spec, 0, Status::Stopped).to_json();
-    Ok(hooks::run(list, HookPoint::Poststop, &state).err())
+    Ok(hooks::run_all(list, HookPoint::Poststop, &state))
 }
 
 /// Whether parsing the configuration is worth its time: the hook's name is in it, or could be in it written by escapes.
