@@ -15,6 +15,7 @@ mod network;
 mod process;
 mod rootless;
 mod run;
+mod systemd;
 mod user_namespace;
 
 const SUBJECTS: &[Subject] = &[
@@ -28,6 +29,7 @@ const SUBJECTS: &[Subject] = &[
     user_namespace::SUBJECT,
     idmap::SUBJECT,
     rootless::SUBJECT,
+    systemd::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,
     callers_containerd::SUBJECT,

@@ -184,7 +184,7 @@ fn make(
         record.process = Some(process_record(world, spawned.child.pid)?.1);
         dir.save(&record)?;
     }
-    let received = spawned.shake_hands(plan, world, &state)?;
+    let received = spawned.shake_hands(plan, world, &|pid| state(pid, Status::Creating))?;
     let pid = spawned.child.pid;
     let (state_letter, process) = process_record(world, pid)?;
     if state_letter == 'Z' {

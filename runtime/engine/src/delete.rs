@@ -25,15 +25,15 @@ pub enum Force {
 /// How long a killed process may take to end.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Deletes a container. Returns the failures of poststop hooks, which run when it is gone.
+/// Deletes a container. Returns what went wrong after it was gone: hooks.
 ///
 /// # Errors
 /// When it may not be deleted, or something of it cannot be removed.
-pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Vec<Error>> {
+pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Option<Error>> {
     let proc = Proc::open().on(|| "open /proc".into())?;
     let verb = if force == Force::Yes { Verb::ForceDelete } else { Verb::Delete };
     match root.open_for(id, verb, &proc) {
-        Err(Error::NotFound(_)) if force == Force::Yes => Ok(Vec::new()),
+        Err(Error::NotFound(_)) if force == Force::Yes => Ok(None),
         Err(e) => Err(e),
         Ok(container) => remove(container),
     }
@@ -43,7 +43,7 @@ pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Vec<Error>> {
 ///
 /// # Errors
 /// When something of it cannot be removed; its record stays then, so that delete can be tried again.
-pub fn remove(container: Container) -> Result<Vec<Error>> {
+pub fn remove(container: Container) -> Result<Option<Error>> {
     let Container { dir, record, pidfd, .. } = container;
     if let Some(pidfd) = &pidfd {
         thaw(&record);
@@ -62,24 +62,17 @@ pub fn remove(container: Container) -> Result<Vec<Error>> {
         }
     }
     for step in record.undo.iter().rev() {
-        undo::perform(step, &record.undo).map_err(|why| Error::refused("delete", why))?;
+        undo::perform(step).map_err(|why| Error::refused("delete", why))?;
     }
-    let spec =
-        dir.config().ok().filter(|bytes| may_have_poststop(bytes)).and_then(|bytes| Spec::parse(&bytes).ok());
+    let spec = dir.config().ok().and_then(|bytes| Spec::parse(&bytes).ok());
     dir.remove()?;
-    let Some(spec) = spec else { return Ok(Vec::new()) };
+    let Some(spec) = spec else { return Ok(None) };
     let list = spec.hooks.at(HookPoint::Poststop);
     if list.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let state = OciState::of(&record, &spec, 0, Status::Stopped).to_json();
-    Ok(hooks::run_all(list, HookPoint::Poststop, &state))
-}
-
-/// Whether parsing the configuration is worth its time: the hook's name is in it, or could be in it written by escapes.
-fn may_have_poststop(config: &[u8]) -> bool {
-    let has = |word: &[u8]| config.windows(word.len()).any(|found| found == word);
-    has(b"poststop") || has(b"\\u")
+    Ok(hooks::run(list, HookPoint::Poststop, &state).err())
 }
 
 /// A frozen process of v1's freezer dies only once it is thawed; cgroup2's dies frozen.
@@ -94,19 +87,7 @@ fn thaw(record: &crate::state::Record) {
 /// Removes a container that its creator gives up: its process has been reaped.
 pub(crate) fn delete_unlocked(record: &crate::state::Record, dir: &std::path::Path) {
     for step in record.undo.iter().rev() {
-        let _ = undo::perform(step, &record.undo);
+        let _ = undo::perform(step);
     }
     let _ = std::fs::remove_dir_all(dir);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_configuration_that_could_have_the_hook_is_parsed() {
-        assert!(may_have_poststop(br#"{"hooks":{"poststop":[]}}"#));
-        assert!(may_have_poststop(br#"{"hooks":{"p\u006fststop":[]}}"#));
-        assert!(!may_have_poststop(br#"{"hooks":{"poststart":[]}}"#));
-    }
 }

@@ -1,4 +1,4 @@
-//! Running hooks: the container's state on standard input, and a time limit.
+//! Running hooks: the container's state on standard input, a time limit, and the first failure ends it.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -27,19 +27,12 @@ fn word(point: HookPoint) -> &'static str {
 /// # Errors
 /// For the first hook that fails or takes too long.
 pub fn run(hooks: &[Hook], point: HookPoint, state: &[u8]) -> Result<()> {
-    hooks.iter().try_for_each(|hook| one(hook, point, state))
+    hooks.iter().try_for_each(|hook| {
+        one(hook, state).map_err(|why| Error::Hook { point: word(point), path: hook.path.clone(), why })
+    })
 }
 
-/// Runs all of `hooks` in order, whatever becomes of each. Returns the failures, for warnings.
-pub fn run_all(hooks: &[Hook], point: HookPoint, state: &[u8]) -> Vec<Error> {
-    hooks.iter().filter_map(|hook| one(hook, point, state).err()).collect()
-}
-
-fn one(hook: &Hook, point: HookPoint, state: &[u8]) -> Result<()> {
-    perform(hook, state).map_err(|why| Error::Hook { point: word(point), path: hook.path.clone(), why })
-}
-
-fn perform(hook: &Hook, state: &[u8]) -> std::result::Result<(), String> {
+fn one(hook: &Hook, state: &[u8]) -> std::result::Result<(), String> {
     let mut command = Command::new(&hook.path);
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);

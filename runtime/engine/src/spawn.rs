@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use croft_plan::build::Plan;
 use croft_plan::handshake::{Event, Expect, Failure, FromHost, FromInit, LONGEST, State};
-use croft_plan::lifecycle::Status;
 use croft_plan::spec::{HookPoint, NamespaceKind};
 use croft_plan::step::Slot;
 use croft_sys::clone::{Child, Parent, Side, clone3};
@@ -73,6 +72,7 @@ pub fn spawn(plan: &Plan, world: &mut World, birth: Birth) -> Result<Spawned> {
         }
     };
     drop(theirs);
+    world.holder = None;
     drop(birth);
     leave_again(before)?;
     let child = if between { take_grandchild(child, &host)? } else { child };
@@ -161,7 +161,7 @@ impl Spawned {
         &self,
         plan: &Plan,
         world: &mut World,
-        state: &dyn Fn(i32, Status) -> Vec<u8>,
+        state: &dyn Fn(i32) -> Vec<u8>,
     ) -> Result<Received> {
         let expect = Expect {
             maps: plan.maps,
@@ -184,11 +184,8 @@ impl Spawned {
                     self.say(FromHost::Mapped)?;
                 }
                 FromInit::RunHooks => {
-                    // The old hook is told what it was told when it ran at `start`, as by crun (OCI runtime-tools checks).
-                    for (point, status) in
-                        [(HookPoint::Prestart, Status::Created), (HookPoint::CreateRuntime, Status::Creating)]
-                    {
-                        crate::hooks::run(plan.hooks.at(point), point, &state(self.child.pid, status))?;
+                    for point in [HookPoint::Prestart, HookPoint::CreateRuntime] {
+                        crate::hooks::run(plan.hooks.at(point), point, &state(self.child.pid))?;
                     }
                     self.say(FromHost::HooksDone)?;
                 }

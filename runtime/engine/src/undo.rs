@@ -22,30 +22,24 @@ impl UndoStack {
 
 impl Drop for UndoStack {
     fn drop(&mut self) {
-        for step in self.steps.iter().rev() {
+        for step in self.steps.drain(..).rev() {
             // The first failure is what the user is told; what undo leaves behind, delete --force finds by the record.
-            let _ = perform(step, &self.steps);
+            let _ = perform(&step);
         }
     }
 }
 
-/// Performs one undo step of a container that has `all` of these. What is gone already is fine.
+/// Performs one undo step. What is gone already is fine.
 ///
 /// # Errors
 /// What could not be removed, in words.
-pub fn perform(step: &Undo, all: &[Undo]) -> Result<(), String> {
+pub fn perform(step: &Undo) -> Result<(), String> {
     match step {
-        Undo::RemoveGroup { hierarchy, dir } => {
-            let groups: Vec<&std::path::Path> = all
-                .iter()
-                .filter_map(
-                    |u| if let Undo::RemoveGroup { dir, .. } = u { Some(dir.as_path()) } else { None },
-                )
-                .collect();
-            crate::apply::remove_group(hierarchy, dir, &groups)
-                .map_err(|e| format!("remove cgroup {}: {e}", dir.display()))
-        }
-        Undo::StopScope { unit } => crate::systemd::stop_scope(unit),
+        Undo::RemoveGroup { hierarchy, dir } => crate::apply::remove_group(hierarchy, dir)
+            .map_err(|e| format!("remove cgroup {}: {e}", dir.display())),
+        Undo::StopScope { unit, dir } => crate::apply::empty_group(dir)
+            .map_err(|e| format!("kill cgroup {}: {e}", dir.display()))
+            .and_then(|()| crate::systemd::stop_scope(unit)),
         Undo::RemoveResctrlGroup { dir } => match std::fs::remove_dir(dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(format!("remove {}: {e}", dir.display()))

@@ -53,6 +53,8 @@ pub struct World {
     pub program: Option<std::path::PathBuf>,
     /// The compiled system call filter.
     pub filter: Option<crate::seccomp::Compiled>,
+    /// What keeps a new scope from being empty until the container's process is in it.
+    pub holder: Option<crate::systemd::Holder>,
     /// The number of the loaded filter's listener.
     pub listener: Option<i32>,
     /// PATH of the process to run.
@@ -72,6 +74,7 @@ impl World {
             empty: None,
             program: None,
             filter: None,
+            holder: None,
             listener: None,
             search_path: String::new(),
         })

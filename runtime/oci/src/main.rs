@@ -8,16 +8,13 @@ mod man;
 mod seal;
 mod version;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::Cli;
+use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    // Before the command line is understood, which the sealed program does again.
-    let sealed = if may_clone(std::env::args_os()) { seal::run_sealed() } else { Ok(()) };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -34,7 +31,9 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::from(1);
     }
-    if let Err(error) = sealed {
+    if cli.command.as_ref().is_some_and(clones)
+        && let Err(error) = seal::run_sealed()
+    {
         return log::report(&cli.global, &error);
     }
     match commands::run(&cli) {
@@ -43,7 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether the command may make a process that a container can look at: its name is one of the arguments then.
-fn may_clone(mut args: impl Iterator<Item = OsString>) -> bool {
-    args.any(|arg| ["create", "run", "exec"].iter().any(|command| arg == *command))
+/// Whether the command makes a process that a container can look at.
+fn clones(command: &Command) -> bool {
+    matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_))
 }

@@ -128,8 +128,17 @@ pub enum Step {
         unit: String,
         /// The slice above it.
         slice: String,
-        /// Properties, as `name=value`.
-        properties: Vec<(String, String)>,
+        /// Its group's folder.
+        dir: PathBuf,
+        /// What systemd is to know of it.
+        properties: Vec<(String, Property)>,
+    },
+    /// Tell systemd the new limits of a scope: it writes what it knows again whenever its units are loaded again.
+    ChangeScope {
+        /// The unit's name.
+        unit: String,
+        /// What changes.
+        properties: Vec<(String, Property)>,
     },
     /// Put the container into a resctrl group.
     MakeResctrlGroup {
@@ -425,6 +434,19 @@ pub enum IdMapper {
     },
 }
 
+/// The value of a unit's property, in the types of systemd's D-Bus interface (org.freedesktop.systemd1(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Property {
+    /// `s`.
+    Text(String),
+    /// `b`.
+    Flag(bool),
+    /// `t`; the greatest means no limit.
+    Number(u64),
+    /// `ay`: a set of small numbers, the bit of 0 first.
+    Set(Vec<u8>),
+}
+
 /// What takes a step back. It is recorded with the container, for `delete`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Undo {
@@ -435,10 +457,12 @@ pub enum Undo {
         /// The folder.
         dir: PathBuf,
     },
-    /// Stop the scope.
+    /// Kill what is in the scope and stop it.
     StopScope {
         /// The unit.
         unit: String,
+        /// Its group's folder.
+        dir: PathBuf,
     },
     /// Remove the resctrl group.
     RemoveResctrlGroup {
@@ -454,7 +478,9 @@ impl Step {
             Step::MakeGroup { hierarchy, dir, .. } => {
                 Some(Undo::RemoveGroup { hierarchy: hierarchy.clone(), dir: dir.clone() })
             }
-            Step::StartScope { unit, .. } => Some(Undo::StopScope { unit: unit.clone() }),
+            Step::StartScope { unit, dir, .. } => {
+                Some(Undo::StopScope { unit: unit.clone(), dir: dir.clone() })
+            }
             Step::MakeResctrlGroup { dir, own: true, .. } => {
                 Some(Undo::RemoveResctrlGroup { dir: dir.clone() })
             }

@@ -20,7 +20,9 @@ pub fn open(path: &Path) -> Result<OwnedFd> {
 /// Reads a control file.
 pub fn read(group: BorrowedFd<'_>, file: &str) -> Result<String> {
     let fd = rustix::fs::openat(group, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).call("open")?;
-    crate::read_text(fd.as_fd()).call("read")
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(fd), &mut text).call("read")?;
+    Ok(text)
 }
 
 /// Writes a control file with one write(2), which is how the kernel takes a value.

@@ -49,25 +49,6 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> std::result::Result<usize,
     rustix::io::read(fd, buffer)
 }
 
-/// Reads a file of the kernel's to its end. Such files have no size, and std asks for it and then begins with 32 bytes.
-fn read_text(fd: BorrowedFd<'_>) -> std::result::Result<String, Errno> {
-    let mut text = vec![0; 4096];
-    let mut length = 0;
-    loop {
-        match rustix::io::read(fd, &mut text[length..]) {
-            Ok(0) => break,
-            Ok(n) => length += n,
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
-        }
-        if length == text.len() {
-            text.resize(2 * length, 0);
-        }
-    }
-    text.truncate(length);
-    String::from_utf8(text).map_err(|_| Errno::ILSEQ)
-}
-
 /// One pread(2).
 pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> std::result::Result<usize, Errno> {
     rustix::io::pread(fd, buffer, offset)

@@ -3,7 +3,7 @@
 //! A container that can arrange what is mounted on /proc could otherwise have the runtime write a label or a sysctl into a
 //! harmless file, or into another one (CVE-2019-16884, CVE-2019-19921, CVE-2025-52881).
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,10 @@ impl Proc {
 
     /// Reads a whole file below.
     pub fn read(&self, path: &str) -> Result<String> {
-        crate::read_text(self.open_file(path, OFlags::RDONLY)?.as_fd()).call("read in /proc")
+        let mut file = std::fs::File::from(self.open_file(path, OFlags::RDONLY)?);
+        let mut text = String::new();
+        file.read_to_string(&mut text).call("read in /proc")?;
+        Ok(text)
     }
 
     /// Writes `text` to a file below with one write(2), as procfs wants it.

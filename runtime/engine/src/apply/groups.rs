@@ -161,17 +161,29 @@ pub(super) fn join_resctrl(world: &World, dir: &Path) -> Outcome {
     Ok(std::fs::write(dir.join("tasks"), pid.to_string())?)
 }
 
-/// Removes the group's folder, and the one above it if that is croft's own and empty. `all` are the container's groups: if
-/// this one is not empty, what is in them is killed first.
-pub fn remove_group(hierarchy: &Path, dir: &Path, all: &[&Path]) -> croft_sys::Result<()> {
-    // Mostly it is empty: the container's first process has ended, and with it all of its pid namespace.
-    match cgroup::remove_tree(dir) {
-        Err(e) if e.errno() == Errno::BUSY => {
-            all.iter().try_for_each(|group| kill_group(group))?;
-            remove_when_free(dir)?;
+/// Kills what is in the group and waits until it is gone.
+pub fn empty_group(dir: &Path) -> croft_sys::Result<()> {
+    let gone = |e: &croft_sys::Error| [Errno::NOENT, Errno::NODEV].contains(&e.errno());
+    let empty = || {
+        let group = cgroup::open(dir)?;
+        cgroup::kill(group.as_fd())?;
+        if cgroup::is_populated(group.as_fd())? {
+            cgroup::wait_for(group.as_fd(), cgroup::Event::Empty, KILL_LIMIT)?;
         }
-        other => other?,
+        Ok(())
+    };
+    match empty() {
+        // A v1 group has no cgroup.kill: its processes are in the cgroup2 group too, which goes first. That of a scope is
+        // removed by systemd as soon as it is empty.
+        Err(e) if gone(&e) => Ok(()),
+        other => other,
     }
+}
+
+/// Kills what is in the group, waits until it is gone, removes the folder, and those above it that are croft's own and empty.
+pub fn remove_group(hierarchy: &Path, dir: &Path) -> croft_sys::Result<()> {
+    empty_group(dir)?;
+    remove_when_free(dir)?;
     let ours = hierarchy.join("croft");
     if let Some(parent) = dir.parent().filter(|p| **p == ours) {
         let _ = std::fs::remove_dir(parent);
@@ -179,23 +191,7 @@ pub fn remove_group(hierarchy: &Path, dir: &Path, all: &[&Path]) -> croft_sys::R
     Ok(())
 }
 
-/// Kills what is in a cgroup2 group and waits until it is gone. A v1 group, which has no `cgroup.kill`, is passed over: its
-/// processes are in the cgroup2 group too.
-fn kill_group(dir: &Path) -> croft_sys::Result<()> {
-    let group = match cgroup::open(dir) {
-        Err(e) if e.errno() == Errno::NOENT => return Ok(()),
-        opened => opened?,
-    };
-    match cgroup::kill(group.as_fd()) {
-        Ok(()) => cgroup::wait_for(group.as_fd(), cgroup::Event::Empty, KILL_LIMIT),
-        Err(e) if e.errno() == Errno::NOENT => Ok(()),
-        Err(e) => Err(e),
-    }
-}
-
-/// A v1 group has no event that tells when it is free. Whoever removes a container has seen its cgroup2 group empty, which
-/// a process leaves at the same moment as its v1 groups, so this waits only for processes that somebody has put into the
-/// v1 group alone.
+/// A v1 group stays busy for a moment after the death of its last process, and has no event that tells when it is free.
 fn remove_when_free(dir: &Path) -> croft_sys::Result<()> {
     let mut pause = Duration::from_micros(50);
     loop {

@@ -13,7 +13,7 @@ use croft_plan::step::Step;
 use crate::undo::UndoStack;
 use crate::world::World;
 
-pub use groups::remove_group;
+pub use groups::{empty_group, remove_group};
 pub use process::home_of;
 
 /// Why a step failed.
@@ -87,9 +87,8 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
         Step::FilterDevices { dir, program } => groups::filter_devices(dir, program),
         Step::OpenGroup { slot, dir } => groups::open(world, *slot, dir),
         Step::JoinGroup { slot } => Ok(croft_sys::cgroup::join_v1(world.fd(*slot)?)?),
-        Step::StartScope { unit, slice, properties } => {
-            crate::systemd::start_scope(world, unit, slice, properties)
-        }
+        Step::StartScope { unit, properties, .. } => crate::systemd::start_scope(world, unit, properties),
+        Step::ChangeScope { unit, properties } => crate::systemd::change_scope(unit, properties),
         Step::MakeResctrlGroup { dir, schemata, .. } => groups::make_resctrl(dir, schemata),
         Step::JoinResctrlGroup { dir } => groups::join_resctrl(world, dir),
         Step::OpenNamespace { slot, kind, path } => ids::open_namespace(world, *slot, *kind, path),

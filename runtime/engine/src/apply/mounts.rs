@@ -81,13 +81,6 @@ fn apply_change(mount: BorrowedFd<'_>, change: &MountChange) -> Outcome {
     Ok(())
 }
 
-/// Attributes that a new mount can be born with, and else the change that is due once it is made. A new mount has no
-/// attributes that could be cleared.
-fn split_change(change: &MountChange) -> (u64, Option<&MountChange>) {
-    let plain = change.recursive == Attributes::default() && change.propagation.is_empty();
-    if plain { (change.attributes.set, None) } else { (0, Some(change)) }
-}
-
 pub(super) fn open_tree(
     world: &mut World,
     slot: Slot,
@@ -133,17 +126,14 @@ pub(super) fn mount(world: &mut World, slot: Slot, new: New<'_>, target: &Path, 
     if let Some(mode) = &mode {
         parameters.push(Parameter { key: "mode", value: Some(mode) });
     }
-    let (at_once, later) = split_change(new.change);
-    let made = sys::new_filesystem(new.fstype, new.source, &parameters, at_once)?;
+    let made = sys::new_filesystem(new.fstype, new.source, &parameters, 0)?;
     if new.copy_up {
         // Read through the root before it is hidden, written through the new mount before anyone sees it.
         let hidden = path::open_in_root(world.root()?, target, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let inside = path::open_in_root(made.as_fd(), Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
         super::nodes::copy_tree(hidden.as_fd(), inside.as_fd())?;
     }
-    if let Some(later) = later {
-        apply_change(made.as_fd(), later)?;
-    }
+    apply_change(made.as_fd(), new.change)?;
     sys::attach(made.as_fd(), target_fd.as_fd())?;
     world.keep(slot, made);
     Ok(())
@@ -166,17 +156,16 @@ fn open_target(world: &World, target: &Path, kind: Kind) -> Result<OwnedFd, Caus
         let want = if kind == Kind::Directory { "a folder" } else { "a file" };
         return Err(Cause::because(format!("what is mounted is {want} and {} is not", target.display())));
     }
-    if path::same_place(fd.as_fd(), root)? {
+    let real = path::of_fd(&world.proc, fd.as_fd())?;
+    let inside = path::of_fd(&world.proc, root)?;
+    let real = clean(real.strip_prefix(&inside).unwrap_or(&real));
+    if real == Path::new("/") {
         return Err(Cause::because("is the root itself"));
     }
-    if croft_sys::fs::fstatfs(&fd).map_err(std::io::Error::from)?.f_type == croft_sys::fs::PROC_SUPER_MAGIC {
-        let real = path::of_fd(&world.proc, fd.as_fd())?;
-        let inside = path::of_fd(&world.proc, root)?;
-        let real = clean(real.strip_prefix(&inside).unwrap_or(&real));
-        if !PROC_TARGETS.iter().any(|p| Path::new(p) == real) {
-            let why = format!("{} cannot be mounted because it is inside /proc", real.display());
-            return Err(Cause::because(why));
-        }
+    let magic = croft_sys::fs::fstatfs(&fd).map_err(std::io::Error::from)?.f_type;
+    if magic == croft_sys::fs::PROC_SUPER_MAGIC && !PROC_TARGETS.iter().any(|p| Path::new(p) == real) {
+        let why = format!("{} cannot be mounted because it is inside /proc", real.display());
+        return Err(Cause::because(why));
     }
     Ok(fd)
 }

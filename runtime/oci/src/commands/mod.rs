@@ -39,7 +39,7 @@ pub fn run(cli: &Cli) -> Result<ExitCode> {
     };
     match command {
         Command::Create(args) => create::run(&cli.global, &root, args),
-        Command::Start(args) => start::run(&cli.global, &root, args),
+        Command::Start(args) => start::run(&root, args),
         Command::Run(args) => run::run(&cli.global, &root, args),
         Command::Exec(_) => anyhow::bail!("exec is not supported by this build yet"),
         Command::State(args) => state::run(&root, args),

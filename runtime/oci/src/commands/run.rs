@@ -15,17 +15,17 @@ pub fn run(global: &Global, root: &StateRoot, args: &RunArgs) -> Result<ExitCode
     for warning in &created.warnings {
         super::log(global, "warning", warning);
     }
-    for error in foreground::start(&mut created)? {
+    if let Some(error) = foreground::start(&mut created)? {
         super::log(global, "warning", &error.to_string());
     }
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
     let exit = foreground::wait(&mut created)?;
-    if !args.keep {
-        for error in foreground::delete(created)? {
-            super::log(global, "warning", &error.to_string());
-        }
+    if !args.keep
+        && let Some(error) = foreground::delete(created)?
+    {
+        super::log(global, "warning", &error.to_string());
     }
     Ok(ExitCode::from(exit.status() as u8))
 }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
-use super::{Builder, PlanError};
+use super::{Builder, PlanError, scope};
 use crate::cgroup::{self, Refusal, Version};
 use crate::devices;
-use crate::facts::{Delegation, Facts};
+use crate::facts::Delegation;
 use crate::spec::{MountKind, clean};
 use crate::step::{Slot, Step};
 
@@ -92,7 +92,9 @@ pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
     b.plan.groups.v2 =
         Some(Group { hierarchy: hierarchy.clone(), dir: v2.clone(), controllers: Vec::new(), slot: None });
     if let Some(unit) = b.plan.groups.unit.clone() {
-        add_scope(b, unit)?;
+        let (slice, _) = scope::names(b.spec.linux.cgroups_path.as_deref(), &b.request.id, b.facts)?;
+        let properties = scope::properties(&b.request.id, &slice, &writes);
+        b.plan.host.push(Step::StartScope { unit, slice, dir: v2.clone(), properties });
     } else {
         b.plan.host.push(Step::MakeGroup { hierarchy: hierarchy.clone(), dir: v2.clone(), fill: Vec::new() });
     }
@@ -162,13 +164,10 @@ fn place(b: &mut Builder<'_>) -> Result<PathBuf, PlanError> {
     let id = b.request.id.clone();
     let asked = b.spec.linux.cgroups_path.clone();
     if b.request.driver == Driver::Systemd {
-        let (slice, unit) = scope_of(asked.as_deref(), &id, b.facts)?;
-        let path = expand_slice(&slice)?.join(&unit);
+        let (slice, unit) = scope::names(asked.as_deref(), &id, b.facts)?;
+        let path = scope::slice_folder(&slice, b.facts)?.join(&unit);
         b.plan.groups.unit = Some(unit);
-        return Ok(match &b.facts.delegated {
-            Delegation::Below(_) => b.facts.own_group.join(path),
-            _ => path,
-        });
+        return Ok(path);
     }
     Ok(match (&b.facts.delegated, asked) {
         (Delegation::Below(group), None) => group.join(format!("croft-{id}")),
@@ -178,53 +177,6 @@ fn place(b: &mut Builder<'_>) -> Result<PathBuf, PlanError> {
         (_, None) => Path::new("croft").join(id),
         (_, Some(asked)) => PathBuf::from(asked),
     })
-}
-
-/// The slice and the scope's name of `slice:prefix:name`, as runc reads cgroupsPath with the systemd driver.
-fn scope_of(asked: Option<&str>, id: &str, facts: &Facts) -> Result<(String, String), PlanError> {
-    let default = if facts.is_rootless() { "user.slice" } else { "system.slice" };
-    let Some(asked) = asked else { return Ok((default.to_owned(), format!("croft-{id}.scope"))) };
-    let parts: Vec<&str> = asked.split(':').collect();
-    let [slice, prefix, name] = parts[..] else {
-        let why = "with --systemd-cgroup it must be slice:prefix:name";
-        return Err(PlanError::refused("linux.cgroupsPath", why));
-    };
-    let slice = if slice.is_empty() { default } else { slice };
-    let unit = match (prefix, name) {
-        (_, name) if name.ends_with(".slice") => name.to_owned(),
-        ("", name) => format!("{name}.scope"),
-        (prefix, name) => format!("{prefix}-{name}.scope"),
-    };
-    Ok((slice.to_owned(), unit))
-}
-
-/// The folder of a slice: `a-b.slice` is in `a.slice` (systemd.slice(5)).
-fn expand_slice(slice: &str) -> Result<PathBuf, PlanError> {
-    let bad = || PlanError::refused("linux.cgroupsPath", format!("{slice:?} is not the name of a slice"));
-    if slice == "-.slice" {
-        return Ok(PathBuf::new());
-    }
-    let name = slice.strip_suffix(".slice").filter(|n| !n.contains('/')).ok_or_else(bad)?;
-    let mut path = PathBuf::new();
-    let mut prefix = String::new();
-    for part in name.split('-') {
-        if part.is_empty() {
-            return Err(bad());
-        }
-        prefix = if prefix.is_empty() { part.to_owned() } else { format!("{prefix}-{part}") };
-        path.push(format!("{prefix}.slice"));
-    }
-    Ok(path)
-}
-
-fn add_scope(b: &mut Builder<'_>, unit: String) -> Result<(), PlanError> {
-    let (slice, _) = scope_of(b.spec.linux.cgroups_path.as_deref(), &b.request.id, b.facts)?;
-    let properties = vec![
-        ("Description".to_owned(), format!("croft container {}", b.request.id)),
-        ("Delegate".to_owned(), "yes".to_owned()),
-    ];
-    b.plan.host.push(Step::StartScope { unit, slice, properties });
-    Ok(())
 }
 
 /// v1 groups cost milliseconds, so they are made only in hierarchies that a limit needs, or in all when the container
@@ -248,15 +200,6 @@ fn add_v1(b: &mut Builder<'_>, path: &Path, needed: &BTreeSet<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn slices_nest_by_their_dashes() {
-        assert_eq!(expand_slice("a-b-c.slice").unwrap(), PathBuf::from("a.slice/a-b.slice/a-b-c.slice"));
-        assert_eq!(expand_slice("-.slice").unwrap(), PathBuf::new());
-        for bad in ["a", "a--b.slice", "a/b.slice", ".slice"] {
-            assert!(expand_slice(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_group_stays_below_its_hierarchy() {

@@ -6,6 +6,7 @@ mod exec;
 mod groups;
 mod mounts;
 mod process;
+mod scope;
 mod update;
 
 use std::collections::BTreeMap;

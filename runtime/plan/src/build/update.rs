@@ -73,6 +73,10 @@ pub fn build_update(
         update.new_groups.push(group.clone());
         all.v1.push(group);
     }
+    let properties = super::scope::limits(&writes);
+    if let (Some(unit), false) = (groups.unit.clone(), properties.is_empty()) {
+        update.steps.push(Step::ChangeScope { unit, properties });
+    }
     update.steps.extend(resource_steps(&all, &writes));
     let from = v2.dir.clone();
     let moves =

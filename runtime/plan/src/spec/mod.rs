@@ -1,7 +1,7 @@
 //! `config.json` parsed once into values where nothing is "absent" any more.
 //!
 //! oci-spec does the parsing; what it keeps optional is resolved here, so that the rest of the crate asks no question twice.
-//! Names that only a newer kernel or spec knows (capabilities, architectures) become warnings, as in runc.
+//! Names that only a newer kernel or spec knows (capabilities, architectures, rlimits) become warnings, as in runc.
 
 mod capabilities;
 mod hooks;

@@ -86,8 +86,12 @@ impl Display for Step {
             }
             Step::OpenGroup { slot, dir } => write!(f, "open cgroup {} as {slot}", dir.display()),
             Step::JoinGroup { slot } => write!(f, "join cgroup {slot}"),
-            Step::StartScope { unit, slice, properties } => {
+            Step::StartScope { unit, slice, properties, .. } => {
                 write!(f, "start systemd scope {unit} in {slice}")?;
+                properties.iter().try_for_each(|(k, v)| write!(f, " {k}={v}"))
+            }
+            Step::ChangeScope { unit, properties } => {
+                write!(f, "change systemd scope {unit}")?;
                 properties.iter().try_for_each(|(k, v)| write!(f, " {k}={v}"))
             }
             Step::MakeResctrlGroup { dir, schemata, .. } => {
@@ -249,8 +253,24 @@ impl Display for Undo {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Undo::RemoveGroup { dir, .. } => write!(f, "kill and remove cgroup {}", dir.display()),
-            Undo::StopScope { unit } => write!(f, "stop systemd scope {unit}"),
+            Undo::StopScope { unit, .. } => write!(f, "stop systemd scope {unit}"),
             Undo::RemoveResctrlGroup { dir } => write!(f, "remove resctrl group {}", dir.display()),
+        }
+    }
+}
+
+impl Display for super::Property {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Text(text) if text.contains(' ') => write!(f, "{text:?}"),
+            Self::Text(text) => f.write_str(text),
+            Self::Flag(yes) => f.write_str(if *yes { "yes" } else { "no" }),
+            Self::Number(u64::MAX) => f.write_str("infinity"),
+            Self::Number(n) => write!(f, "{n}"),
+            Self::Set(bytes) => {
+                let numbers = (0..bytes.len() * 8).filter(|n| bytes[n / 8] >> (n % 8) & 1 == 1);
+                f.write_str(&numbers.map(|n| n.to_string()).collect::<Vec<_>>().join(","))
+            }
         }
     }
 }
