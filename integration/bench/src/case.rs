@@ -83,7 +83,8 @@ impl Lab {
     /// Makes the bundles and finds the contenders that work on this host.
     pub fn new(croft: PathBuf, beside: Option<PathBuf>, peers: &Peers, floor: PathBuf) -> Result<Self> {
         let host = Host::of(croft)?;
-        let folder = tempfile::Builder::new().prefix("croft-bench-").tempdir_in("/run").context("folder")?;
+        let folder =
+            tempfile::Builder::new().prefix("croft-bench-").tempdir_in(memory()?).context("folder")?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let rootfs = folder.path().join("rootfs");
         rootfs::busybox(&rootfs)?;
@@ -121,6 +122,19 @@ impl Lab {
         lab.contenders = contenders;
         Ok(lab)
     }
+}
+
+/// A folder on tmpfs, as /run is wherever containers run in earnest: the runtimes' states go there.
+fn memory() -> Result<&'static Path> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
+    let is_tmpfs = |folder: &&str| {
+        mounts.lines().any(|line| {
+            line.split(' ').nth(4) == Some(*folder)
+                && line.split_once(" - ").is_some_and(|(_, fs)| fs.starts_with("tmpfs "))
+        })
+    };
+    let found = ["/run", "/dev/shm"].into_iter().find(is_tmpfs);
+    found.map(Path::new).context("neither /run nor /dev/shm is a tmpfs")
 }
 
 fn bubblewrap() -> Result<Option<PathBuf>> {
@@ -170,8 +184,11 @@ fn make(folder: &Path, spec: &Value, network: Network, groups: GroupMount, filte
         }
     }
     let dir = folder.join(name.replace([' ', ',', '\''], "-"));
-    let bundle = save(&dir.join("true"), &spec, &["/bin/true"])?;
     let sleeping = save(&dir.join("sleep"), &spec, &["/bin/sleep", "1000"])?;
+    // Directly below the top for everyone, as the floor's group is: a parent that is made for the first container and
+    // removed with the last one is work of another kind.
+    spec["linux"]["cgroupsPath"] = "/croft-bench".into();
+    let bundle = save(&dir.join("true"), &spec, &["/bin/true"])?;
     Ok(Case { name, bundle, sleeping, network, groups, filter, program })
 }
 

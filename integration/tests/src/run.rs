@@ -1,5 +1,5 @@
 //! `run`, and the road from `create` to `delete`: output, exit status, states, and nothing left behind.
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use croft_harness::snapshot::Snapshot;
@@ -15,6 +15,11 @@ pub const SUBJECT: Subject = Subject {
             run: output_and_status_come_back,
         },
         Test { name: "every_state_in_turn", requires: &[Facility::Root], run: every_state_in_turn },
+        Test {
+            name: "what_is_left_without_a_pid_namespace_is_killed",
+            requires: &[Facility::Root],
+            run: what_is_left_without_a_pid_namespace_is_killed,
+        },
         Test { name: "exec_runs_inside", requires: &[Facility::Root], run: exec_runs_inside },
         Test {
             name: "the_probe_sees_the_defaults",
@@ -46,6 +51,26 @@ fn every_state_in_turn(host: &Host) -> Result<()> {
     ensure!(bundle.status()? == "stopped");
     bundle.delete()?.success()?;
     bundle.verb("state", &[], &[])?.failure()?;
+    before.same_as(&Snapshot::take(host, &[bundle.state_root()])?)
+}
+
+/// Without a pid namespace the end of the first process ends no other. With the groups mounted there are v1 groups too,
+/// which cannot be killed by themselves.
+fn what_is_left_without_a_pid_namespace_is_killed(host: &Host) -> Result<()> {
+    let bundle = Bundle::shell(host, "sleep 1000 & echo $!")?.edit(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("a list");
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+        let mounts = config["mounts"].as_array_mut().expect("a list");
+        mounts.retain(|mount| mount["type"] != "cgroup");
+        mounts.push(serde_json::json!({
+            "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"],
+        }));
+    });
+    let before = Snapshot::take(host, &[bundle.state_root()])?;
+    let start = Instant::now();
+    let pid: i32 = bundle.stdout()?.trim().parse()?;
+    ensure!(start.elapsed() < Duration::from_secs(5), "removing took {:?}", start.elapsed());
+    bundle.ended(pid, Duration::ZERO)?;
     before.same_as(&Snapshot::take(host, &[bundle.state_root()])?)
 }
 
