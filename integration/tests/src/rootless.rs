@@ -28,6 +28,7 @@ pub const SUBJECT: Subject = Subject {
             requires: &[Facility::Root, Facility::UserNamespaces, Facility::Program("newuidmap")],
             run: sub_ids_by_newuidmap,
         },
+        Test { name: "a_signal_to_all", requires: NEEDS, run: a_signal_to_all },
         Test { name: "a_delegated_group", requires: NEEDS, run: a_delegated_group },
         Test { name: "a_limit_without_a_group", requires: NEEDS, run: a_limit_without_a_group },
         Test { name: "what_a_killed_runtime_leaves", requires: NEEDS, run: what_a_killed_runtime_leaves },
@@ -239,6 +240,36 @@ impl Drop for Delegated {
         let _ = fs::remove_dir(self.top.join("session"));
         let _ = fs::remove_dir(&self.top);
     }
+}
+
+/// Without a group, all of a container are those in its pid namespace.
+fn a_signal_to_all(host: &Host) -> Result<()> {
+    let script =
+        "(trap 'echo child' TERM; echo ready; while :; do sleep 0.1; done) & trap : TERM; wait; wait";
+    let bundle = bundle(host, script)?;
+    bundle.save()?;
+    let mut create = bundle.command("create");
+    create.arg("--bundle").arg(bundle.folder()).arg(bundle.id());
+    let files = ["out", "err"].map(|name| bundle.state_root().join(name));
+    process::run_into(&mut by_user(&create), &files, LIMIT)?.success()?;
+    let (_, pid) = status(&bundle)?;
+    verb(&bundle, "start", &[])?.success()?;
+    let said = |word: &str| -> Result<()> {
+        let end = std::time::Instant::now() + LIMIT;
+        while !fs::read_to_string(&files[0])?.contains(word) {
+            ensure!(std::time::Instant::now() < end, "{word:?} was not said");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    };
+    said("ready")?;
+    let mut all = bundle.command("kill");
+    process::run(&mut by_user(all.arg("--all").arg(bundle.id()).arg("TERM")), LIMIT)?.success()?;
+    said("child")?;
+    let mut all = bundle.command("kill");
+    process::run(&mut by_user(all.arg("--all").arg(bundle.id()).arg("KILL")), LIMIT)?.success()?;
+    bundle.ended(pid, LIMIT)?;
+    verb(&bundle, "delete", &[])?.success().map(drop)
 }
 
 fn a_delegated_group(host: &Host) -> Result<()> {
