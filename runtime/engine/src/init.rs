@@ -74,6 +74,8 @@ fn steps(init: &Init<'_>, world: &mut World) -> Result<Infallible, Failure> {
     run_hooks(plan, HookPoint::CreateContainer, &init.state)?;
     apply(&plan.root, world)?;
     tell_ready(init, world)?;
+    // From here on it has no more rights than the container's other processes, who must not look into it (CVE-2016-9962).
+    prctl::set_dumpable(prctl::Dumpable::No).map_err(kernel("hide from ptrace"))?;
     world.close_all();
     croft_sys::exec::close_on_exec_from(3 + init.preserve).map_err(kernel("close descriptors on exec"))?;
     world.search_path = search_path(&plan.exec.env);

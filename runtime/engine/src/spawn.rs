@@ -7,7 +7,7 @@ use croft_plan::handshake::{Event, Expect, Failure, FromHost, FromInit, LONGEST,
 use croft_plan::spec::{HookPoint, NamespaceKind};
 use croft_plan::step::Slot;
 use croft_sys::clone::{Child, Parent, Side, clone3};
-use croft_sys::{cgroup, ns, socket, wait};
+use croft_sys::{cgroup, ns, prctl, socket, wait};
 
 use crate::apply::apply;
 use crate::error::{Context, Error, Result};
@@ -54,6 +54,7 @@ pub fn spawn(plan: &Plan, world: &mut World, birth: Birth) -> Result<Spawned> {
         None => None,
     };
     let (host, theirs) = socket::packet_pair().on(|| "make a socket".into())?;
+    hide_from_ptrace()?;
     let before = join_around(plan, world)?;
     let flags = plan.spawn.new.iter().fold(0, |flags, kind| flags | kind.flag());
     let between = !plan.spawn.between.is_empty();
@@ -78,6 +79,19 @@ pub fn spawn(plan: &Plan, world: &mut World, birth: Birth) -> Result<Spawned> {
     let child = if between { take_grandchild(child, &host)? } else { child };
     world.child = Some(child.pid);
     Ok(Spawned { child, host })
+}
+
+/// Makes the runtime, and so its child until that has become its program, something that nobody else may ptrace or look
+/// into: a process in a pid namespace that is joined could otherwise take the child's descriptors and its memory, which are
+/// the host's (CVE-2016-9962).
+///
+/// Files of /proc/PID belong to root then, so an ordinary user's runtime could not write the maps: there init itself does
+/// this, once the runtime is done with it.
+fn hide_from_ptrace() -> Result<()> {
+    if croft_sys::credentials::user().1 != 0 {
+        return Ok(());
+    }
+    prctl::set_dumpable(prctl::Dumpable::No).on(|| "hide the process from ptrace".into())
 }
 
 /// Joins what the child shall be born in, and keeps what the runtime was in.

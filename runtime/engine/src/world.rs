@@ -83,7 +83,7 @@ impl World {
     /// Everything that is open in it.
     pub fn held(&self) -> Vec<BorrowedFd<'_>> {
         let mut held: Vec<BorrowedFd<'_>> = self.fds.values().map(AsFd::as_fd).collect();
-        held.push(self.proc.root());
+        held.extend(self.proc.root());
         held.extend(self.root.as_ref().map(AsFd::as_fd));
         held
     }

@@ -13,10 +13,10 @@ use croft_engine::program;
 /// When that fails. An ordinary user can make no mount. The file of a program that is the system's is out of reach of the
 /// user's containers; one of the user's own is copied into memory and sealed there, which costs milliseconds.
 pub fn run_sealed() -> Result<()> {
-    let own = program::own().context("open the own program")?;
-    if program::is_sealed(own.as_fd()).context("look at the own program")? {
+    if program::is_sealed().context("look at the own program")? {
         return Ok(());
     }
+    let own = program::own().context("open the own program")?;
     let sealed = match program::seal(own.as_fd()) {
         Ok(sealed) => sealed,
         Err(e) if e.errno() == program::NOT_PERMITTED => {

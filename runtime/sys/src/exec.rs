@@ -74,10 +74,13 @@ pub fn own_program() -> Result<OwnedFd> {
         .call("open /proc/self/exe")
 }
 
-/// Whether nobody can write to `program`, which the caller runs: through the mount by which it was opened, or by its seals.
-pub fn is_sealed(program: BorrowedFd<'_>) -> Result<bool> {
-    let flags = rustix::fs::fstatvfs(program).call("fstatvfs")?.f_flag;
-    if flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+/// Whether the caller's program runs from what [`seal`] or [`seal_copy`] made. A mount that `seal` made is read-only and of
+/// that one file, so that its path there is `/`. A read-only mount of the host's is not enough: it may be made writable
+/// later, while a container still holds a descriptor of a file in it.
+pub fn is_sealed() -> Result<bool> {
+    let link = rustix::fs::readlink("/proc/self/exe", Vec::new()).call("readlink /proc/self/exe")?;
+    let flags = rustix::fs::fstatvfs(own_program()?).call("fstatvfs")?.f_flag;
+    if link.as_bytes() == b"/" && flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         return Ok(true);
     }
     // Only a descriptor that is open for reading tells the seals; a file that may not be read has none.

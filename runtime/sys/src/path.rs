@@ -20,6 +20,11 @@ pub fn current_directory() -> Result<Vec<u8>> {
     rustix::process::getcwd(Vec::new()).call("getcwd").map(|path| path.into_bytes())
 }
 
+/// Makes the folder `dir` the caller's working folder.
+pub fn enter(dir: BorrowedFd<'_>) -> Result<()> {
+    rustix::process::fchdir(dir).call("fchdir")
+}
+
 /// Opens `path` inside `root` with `flags`; links and `..` are resolved as if `root` were `/`, and no magic link is followed.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

@@ -17,7 +17,7 @@ const PROC_ROOT_INODE: u64 = 1;
 /// A procfs, held by its root folder.
 #[derive(Debug)]
 pub struct Proc {
-    root: OwnedFd,
+    root: Option<OwnedFd>,
 }
 
 /// A process's state letter and start time, from `/proc/PID/stat` (proc_pid_stat(5)).
@@ -36,12 +36,17 @@ impl Proc {
     pub fn open() -> Result<Self> {
         let root = crate::path::open_path(rustix::fs::CWD, Path::new("/proc"))?;
         Self::check(root.as_fd())?;
-        Ok(Self { root })
+        Ok(Self { root: Some(root) })
     }
 
-    /// The descriptor of its root folder.
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    /// The descriptor of its root folder. EBADF: it is closed.
+    pub fn root(&self) -> Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or(Error::new("use of /proc after it was closed", Errno::BADF))
+    }
+
+    /// Closes it: everything that asks for something below fails from now on.
+    pub fn close(&mut self) {
+        self.root = None;
     }
 
     fn check(root: BorrowedFd<'_>) -> Result<()> {
@@ -56,8 +61,9 @@ impl Proc {
     /// Opens a file below; crossing a mount or a magic link fails, so what is opened is procfs's own file.
     pub fn open_file(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+        let root = self.root()?;
         loop {
-            match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return other.call("open in /proc"),
             }

@@ -140,7 +140,7 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
         Step::LoadFilter { filter } => process::load_filter(world, filter),
         Step::LimitBounding { keep } => process::limit_bounding(*keep),
         Step::SetUser { user, groups } => process::set_user(user, *groups),
-        Step::ChangeDirectory { path } => process::change_directory(path),
+        Step::ChangeDirectory { path } => process::change_directory(world, path),
         Step::SetCapabilities { capabilities } => process::set_capabilities(capabilities),
     }
 }

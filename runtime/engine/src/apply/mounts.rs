@@ -128,9 +128,11 @@ pub(super) fn mount(world: &mut World, slot: Slot, new: New<'_>, target: &Path, 
     }
     let made = sys::new_filesystem(new.fstype, new.source, &parameters, 0)?;
     if new.copy_up {
-        // Read through the root before it is hidden, written through the new mount before anyone sees it.
-        let hidden = path::open_in_root(world.root()?, target, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let inside = path::open_in_root(made.as_fd(), Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        // Read before it is hidden, by the descriptor that is mounted on and not by its path once more (CVE-2021-30465);
+        // written through the new mount before anyone sees it.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let hidden = path::open_in_root(target_fd.as_fd(), Path::new("."), flags)?;
+        let inside = path::open_in_root(made.as_fd(), Path::new("."), flags)?;
         super::nodes::copy_tree(hidden.as_fd(), inside.as_fd())?;
     }
     apply_change(made.as_fd(), new.change)?;
@@ -149,7 +151,7 @@ pub(super) fn attach(world: &mut World, slot: Slot, target: &Path) -> Outcome {
 ///
 /// A mount over procfs could make the runtime or the container's own tools believe a file of the container's making
 /// (CVE-2019-16884, CVE-2019-19921): only /proc itself and what lxcfs provides may be mounted on.
-fn open_target(world: &World, target: &Path, kind: Kind) -> Result<OwnedFd, Cause> {
+pub(super) fn open_target(world: &World, target: &Path, kind: Kind) -> Result<OwnedFd, Cause> {
     let root = world.root()?;
     let fd = path::open_or_create(root, target, kind)?;
     if path::kind(fd.as_fd())? != kind {

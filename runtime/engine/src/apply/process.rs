@@ -1,12 +1,13 @@
 //! What a process is and may do: names, limits, labels, ids, capabilities, filter, program.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use croft_plan::spec::{Capabilities, Rlimit, User};
 use croft_plan::step::{Filter, Groups};
 use croft_sys::netlink::{self, Namespace};
-use croft_sys::{Errno, credentials, fs, prctl};
+use croft_sys::{Errno, credentials, fs, path, prctl};
 use oci_spec::runtime as oci;
 
 use super::{Cause, Outcome};
@@ -113,18 +114,19 @@ pub(super) fn set_user(user: &User, groups: Groups) -> Outcome {
     Ok(credentials::set_capabilities(permitted, permitted, inheritable)?)
 }
 
-pub(super) fn change_directory(path: &Path) -> Outcome {
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => croft_sys::names::mkdir_all(path)?,
-        _ => {}
-    }
-    std::env::set_current_dir(path).map_err(|e| Cause {
-        reason: format!("chdir to cwd ({:?}) set in config.json failed: {e}", path),
-        errno: e.raw_os_error(),
-    })?;
-    // A working folder that is reached through a descriptor of the host's is outside of the root (CVE-2024-21626);
-    // getcwd(2) then gives a path that does not begin with a slash.
-    let here = croft_sys::path::current_directory()?;
+pub(super) fn change_directory(world: &mut World, cwd: &Path) -> Outcome {
+    // The last descriptor that leads out of the root: from here on paths are followed that the container could have laid,
+    // and /proc/self/fd/N/1/root is one (CVE-2024-21626).
+    world.proc.close();
+    let fail = |e: croft_sys::Error| Cause {
+        reason: format!("chdir to cwd ({cwd:?}) set in config.json failed: {e}"),
+        errno: Some(e.errno().raw_os_error()),
+    };
+    let root = path::open_path(fs::CWD, Path::new("/"))?;
+    let dir = path::mkdir_all(root.as_fd(), cwd).map_err(fail)?;
+    path::enter(dir.as_fd()).map_err(fail)?;
+    // A working folder that is outside of the root all the same has a path that does not begin with a slash, getcwd(2) says.
+    let here = path::current_directory()?;
     if here.first() != Some(&b'/') {
         return Err(Cause::because(
             "current working directory is outside of container mount namespace root -- possible container breakout detected",

@@ -29,7 +29,7 @@ pub(super) fn open(
         tty::set_size(pty.controller.as_fd(), size)?;
     }
     if console {
-        let target = path::open_or_create(world.root()?, Path::new("/dev/console"), Kind::File)?;
+        let target = super::mounts::open_target(world, Path::new("/dev/console"), Kind::File)?;
         let tree = mount::open_tree(pty.terminal.as_fd(), Path::new(""), mount::Depth::One)?;
         mount::attach(tree.as_fd(), target.as_fd())?;
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Builder, PlanError, RootSwitch, propagate};
-use crate::spec::{Attributes, Idmap, Mount, MountKind, NamespaceKind, Propagation};
+use crate::spec::{Attributes, Idmap, Mount, MountKind, NamespaceKind, Propagation, clean};
 use crate::step::{Base, Depth, MountChange, Slot, Step, Target};
 
 const RDONLY: u64 = 0x01;
@@ -59,6 +59,10 @@ fn change_of(mount: &Mount) -> MountChange {
 fn bind(b: &mut Builder<'_>, mount: &Mount, recursive: bool) {
     let mut change = change_of(mount);
     change.propagation.insert(0, (b.base_propagation(), Depth::Recursive));
+    // What is mounted below the host's /sys, the cgroup file systems above all, would stay writable (CVE-2023-25809).
+    if recursive && change.attributes.set & RDONLY != 0 && clean(&mount.source).starts_with("/sys") {
+        change.recursive.set |= RDONLY;
+    }
     let idmap = idmap(b, mount);
     let slot = b.slot();
     b.trees.push(Step::OpenTree {
@@ -205,7 +209,10 @@ fn unified(b: &mut Builder<'_>, target: PathBuf, change: MountChange) {
     } else if let Some(group) = b.plan.groups.v2.clone() {
         bind_group(b, group.dir, target, change);
     } else {
+        // Without a group of its own the container sees the host's, and must not write there (CVE-2023-25809).
         let mount = b.facts.cgroups.v2.mount.clone();
+        let mut change = change;
+        change.attributes.set |= RDONLY;
         bind_group(b, mount, target, change);
     }
 }
