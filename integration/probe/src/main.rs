@@ -1,6 +1,7 @@
 //! Runs inside a container, as its program, and prints one JSON object: what a process there is and sees.
 //!
 //!     probe [--sysctl NAME]... [--path PATH]... [--exit STATUS] [ignored words]...
+//!     probe --attack-runtime      tries to overwrite the runtime that made the container
 //!
 //! A member whose source cannot be read is an object `{"error": "..."}`: the probe reports, it does not judge.
 //! It is a static program, so that it runs in any root filesystem.
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+mod attack;
 mod files;
 mod process;
 mod system;
@@ -22,6 +24,9 @@ struct Wishes {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    if args.get(1).is_some_and(|a| a == "--attack-runtime") {
+        return attack::runtime();
+    }
     let wishes = wishes(&args);
     let seen = json!({
         "args": args,

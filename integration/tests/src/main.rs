@@ -3,6 +3,7 @@ use std::process::ExitCode;
 
 use croft_harness::Subject;
 
+mod attacks;
 mod callers_containerd;
 mod callers_docker;
 mod callers_podman;
@@ -30,6 +31,7 @@ const SUBJECTS: &[Subject] = &[
     idmap::SUBJECT,
     rootless::SUBJECT,
     systemd::SUBJECT,
+    attacks::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,
     callers_containerd::SUBJECT,
