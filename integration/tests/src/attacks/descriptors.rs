@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use croft_harness::{Bundle, Host};
 
-use super::{Talk, host_folder, join_pid_namespace, succeeded, untouched};
+use super::{Talk, end, host_folder, join_pid_namespace, succeeded, untouched};
 
 /// The attacker looks at every other process of its pid namespace, and says what it could open of it.
 const LOOK: &str = r#"
@@ -44,7 +44,7 @@ pub fn cve_2016_9962(host: &Host) -> Result<()> {
     }
     ensure!(line.starts_with("looked at"), "{line}");
     victim.start()?.success()?;
-    Ok(())
+    end(victim)
 }
 
 /// CVE-2024-21626 (runc): runc had a descriptor of the host open when it entered the working folder and ran the program, and

@@ -160,6 +160,18 @@ fn join_pid_namespace(bundle: &mut Bundle, of: &Bundle) -> Result<()> {
     Ok(())
 }
 
+/// Ends a container that has joined another's pid namespace, and takes its exit status: that namespace's own first process
+/// cannot end before this.
+fn end(victim: Bundle) -> Result<()> {
+    use rustix::process::{WaitOptions, wait};
+    let pid = victim.pid()?;
+    victim.kill("KILL")?.success()?;
+    victim.ended(pid, Duration::from_secs(10))?;
+    victim.delete()?.success()?;
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+    Ok(())
+}
+
 /// Has a program in the container say lines to the test: a fifo in a folder that is shared with it as `/talk`.
 struct Talk {
     folder: TempDir,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use croft_harness::{Bundle, Host, process};
 use serde_json::json;
 
-use super::{Talk, join_pid_namespace, succeeded, with_copy_of_runtime};
+use super::{Talk, end, join_pid_namespace, succeeded, with_copy_of_runtime};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -43,10 +43,7 @@ pub fn cve_2019_5736(host: &Host) -> Result<()> {
         "the runtime did not run as its own interpreter: {:?}",
         victim.output()?
     );
-    let pid = victim.pid()?;
-    victim.kill("KILL")?.success()?;
-    victim.ended(pid, LIMIT)?;
-    victim.delete()?.success()?;
+    end(victim)?;
     through_exec(&attacker)?;
     talk.tell("again")?;
     hear(&mut talk, "done")?;
