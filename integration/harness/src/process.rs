@@ -86,12 +86,19 @@ fn run_onto(command: &mut Command, [mut stdout, mut stderr]: [File; 2], limit: D
     let text = describe(command);
     command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).process_group(0);
     let mut child = command.spawn().with_context(|| format!("start {text}"))?;
+    let limit = patience(limit);
     let ended = wait(&mut child, limit)?;
     let (stdout, stderr) = (read_all(&mut stdout)?, read_all(&mut stderr)?);
     match ended {
         Some(status) => Ok(Output { command: text, status, stdout, stderr }),
         None => bail!("{text}: still running after {limit:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"),
     }
+}
+
+/// A time limit on this host: where the processor is emulated, everything takes longer.
+pub fn patience(limit: Duration) -> Duration {
+    const EMULATED: u32 = 6;
+    if crate::facility::emulated() { limit * EMULATED } else { limit }
 }
 
 /// Waits for `child` at most `limit`. `None` when it had to be killed, with its process group.

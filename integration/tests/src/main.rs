@@ -17,6 +17,7 @@ mod process;
 mod rootless;
 mod run;
 mod systemd;
+mod seccomp;
 mod user_namespace;
 
 const SUBJECTS: &[Subject] = &[
@@ -26,6 +27,7 @@ const SUBJECTS: &[Subject] = &[
     limits::SUBJECT,
     hooks::SUBJECT,
     network::SUBJECT,
+    seccomp::SUBJECT,
     namespaces::SUBJECT,
     user_namespace::SUBJECT,
     idmap::SUBJECT,
