@@ -19,6 +19,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "all_run_in_order", requires: &[Facility::Root], run: all_run_in_order },
         Test { name: "a_failing_hook_stops_creation", requires: &[Facility::Root], run: failing },
         Test { name: "a_slow_hook_is_killed", requires: &[Facility::Root], run: slow },
+        Test { name: "annotations_are_in_the_state", requires: &[Facility::Root], run: annotations },
         Test { name: "hooks_see_the_right_namespaces", requires: &[Facility::Root], run: namespaces },
     ],
 };
@@ -96,6 +97,22 @@ fn slow(host: &Host) -> Result<()> {
     let out = bundle.run()?;
     ensure!(out.code() != 0 && out.stdout.is_empty(), "{out}");
     before.same_as(&Snapshot::take(host, &[bundle.state_root()])?)
+}
+
+fn annotations(host: &Host) -> Result<()> {
+    let bundle = Bundle::shell(host, "exec sleep 1000")?;
+    let seen = bundle.folder().join("seen");
+    let path = script(bundle.folder(), "hook.sh", &format!("exec cat > {}", seen.display()))?;
+    let bundle = bundle.edit(|c| {
+        c["annotations"] = json!({"org.example.key": "a value", "empty": ""});
+        c["hooks"] = json!({"createRuntime": hook(&path)});
+    });
+    bundle.create()?.success()?;
+    let want = json!({"org.example.key": "a value", "empty": ""});
+    let told: Value = serde_json::from_str(&fs::read_to_string(&seen)?)?;
+    ensure!(told["annotations"] == want, "{told:#}");
+    ensure!(bundle.state()?["annotations"] == want, "{:#}", bundle.state()?);
+    Ok(())
 }
 
 fn namespaces(host: &Host) -> Result<()> {

@@ -52,8 +52,7 @@ fn holds(host: &Host, resources: Value, files: &[(&str, &str)]) -> Result<()> {
 fn memory(host: &Host) -> Result<()> {
     // `swap` counts both; the file counts swap alone.
     let resources = json!({"memory": {"limit": 64 << 20, "swap": 96 << 20, "reservation": 32 << 20}});
-    let files =
-        [("memory.max", "67108864"), ("memory.swap.max", "33554432"), ("memory.low", "33554432")];
+    let files = [("memory.max", "67108864"), ("memory.swap.max", "33554432"), ("memory.low", "33554432")];
     holds(host, resources, &files)?;
     let unlimited = json!({"memory": {"limit": 64 << 20, "swap": -1}});
     holds(host, unlimited, &[("memory.max", "67108864"), ("memory.swap.max", "max")])
@@ -62,11 +61,7 @@ fn memory(host: &Host) -> Result<()> {
 fn cpu(host: &Host) -> Result<()> {
     let resources = json!({"cpu": {"shares": 1024, "quota": 20_000, "period": 50_000, "burst": 10_000}});
     // 1024 shares are the default weight by the formula that runc 1.3.2 and crun 1.23 use.
-    holds(
-        host,
-        resources,
-        &[("cpu.max", "20000 50000"), ("cpu.weight", "100"), ("cpu.max.burst", "10000")],
-    )
+    holds(host, resources, &[("cpu.max", "20000 50000"), ("cpu.weight", "100"), ("cpu.max.burst", "10000")])
 }
 
 fn idle(host: &Host) -> Result<()> {

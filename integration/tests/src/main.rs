@@ -7,24 +7,28 @@ mod attacks;
 mod callers_containerd;
 mod callers_docker;
 mod callers_podman;
+mod coverage;
 mod hooks;
 mod idmap;
 mod limits;
+mod limits_v2;
 mod mounts;
 mod namespaces;
 mod network;
 mod process;
 mod rootless;
 mod run;
-mod systemd;
 mod seccomp;
+mod systemd;
 mod user_namespace;
 
 const SUBJECTS: &[Subject] = &[
+    coverage::SUBJECT,
     run::SUBJECT,
     process::SUBJECT,
     mounts::SUBJECT,
     limits::SUBJECT,
+    limits_v2::SUBJECT,
     hooks::SUBJECT,
     network::SUBJECT,
     seccomp::SUBJECT,

@@ -10,6 +10,10 @@ pub const SUBJECT: Subject = Subject {
         ("memory_policy", OnRunc::CroftOnly("runtime-spec 1.3, which Debian bookworm's runc does not know")),
         ("io_priority", OnRunc::CroftOnly("runtime-spec 1.2, which Debian bookworm's runc does not know")),
         ("scheduler", OnRunc::CroftOnly("runtime-spec 1.1, which Debian bookworm's runc does not know")),
+        (
+            "real_time_schedulers",
+            OnRunc::CroftOnly("runtime-spec 1.1, which Debian bookworm's runc does not know"),
+        ),
         ("personality", OnRunc::CroftOnly("Debian bookworm's runc ignores it")),
         ("umask", OnRunc::CroftOnly("Debian bookworm's runc passes it on")),
         (
@@ -31,6 +35,11 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "no_new_privileges", requires: &[Facility::Root], run: no_new_privileges },
         Test { name: "oom_score_adj", requires: &[Facility::Root], run: oom_score_adj },
         Test { name: "scheduler", requires: &[Facility::Root], run: scheduler },
+        Test {
+            name: "real_time_schedulers",
+            requires: &[Facility::Root, Facility::SYS_NICE],
+            run: real_time_schedulers,
+        },
         Test { name: "io_priority", requires: &[Facility::Root], run: io_priority },
         Test { name: "memory_policy", requires: &[Facility::Root], run: memory_policy },
         Test { name: "personality", requires: &[Facility::Root], run: personality },
@@ -142,6 +151,25 @@ fn scheduler(host: &Host) -> Result<()> {
         })
         .probed()?;
     ensure!(seen["scheduler"]["policy"] == 3 && seen["scheduler"]["nice"] == 5, "{:#}", seen["scheduler"]);
+    Ok(())
+}
+
+fn real_time_schedulers(host: &Host) -> Result<()> {
+    let seen = Bundle::probe(host, &[])?
+        .edit(|c| c["process"]["scheduler"] = json!({"policy": "SCHED_FIFO", "priority": 7}))
+        .probed()?;
+    ensure!(
+        seen["scheduler"]["policy"] == 1 && seen["scheduler"]["priority"] == 7,
+        "{:#}",
+        seen["scheduler"]
+    );
+    let times = json!({"policy": "SCHED_DEADLINE", "runtime": 5_000_000, "deadline": 50_000_000,
+        "period": 100_000_000});
+    let seen = Bundle::probe(host, &[])?.edit(|c| c["process"]["scheduler"] = times.clone()).probed()?;
+    ensure!(seen["scheduler"]["policy"] == 6, "{:#}", seen["scheduler"]);
+    for name in ["runtime", "deadline", "period"] {
+        ensure!(seen["scheduler"][name] == times[name], "{name}: {:#}", seen["scheduler"]);
+    }
     Ok(())
 }
 

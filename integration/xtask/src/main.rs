@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod packages;
 mod project;
+mod properties;
 mod test;
 mod vm;
 
@@ -30,6 +31,7 @@ enum Command {
     Check(check::Arguments),
     Conformance(conformance::Arguments),
     Demo(demo::Arguments),
+    Properties(properties::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
@@ -47,6 +49,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build(arguments) => build::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Properties(arguments) => properties::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Conformance(arguments) => conformance::run(arguments),
         Command::Vm(arguments) => vm::run(&arguments),
