@@ -92,7 +92,7 @@ fn in_vm() -> Result<()> {
     let suite = suite_program()?;
     let env = format!("CROFT_OCI={}", croft_oci.display());
     let suite = suite.to_str().context("the target folder's path is not UTF-8")?;
-    this_program(&["vm", "--timeout", "1200", "--env", &env, "--", suite])
+    this_program(&["vm", "--timeout", "3600", "--env", &env, "--", suite])
 }
 
 /// Builds the integration suite and finds its program in what cargo says.
