@@ -105,7 +105,9 @@ impl Schema {
             has_any |= self.walk(file, pattern, &format!("{path}.*"))?;
         }
         for (key, below) in [("items", "[]"), ("additionalProperties", ".*")] {
-            has_any |= self.walk(file, &node[key], &format!("{path}{below}"))?;
+            if node[key].is_object() {
+                has_any |= self.walk(file, &node[key], &format!("{path}{below}"))?;
+            }
         }
         Ok(has_any)
     }
