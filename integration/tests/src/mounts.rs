@@ -30,6 +30,11 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "a_read_only_root", requires: &[Facility::Root], run: read_only_root },
         Test { name: "the_host_sees_no_mount", requires: &[Facility::Root], run: host_sees_no_mount },
         Test { name: "propagation_of_a_bind", requires: &[Facility::Root], run: propagation },
+        Test {
+            name: "the_mount_table_is_in_the_order_of_the_spec",
+            requires: &[Facility::Root],
+            run: in_order,
+        },
         Test { name: "propagation_of_the_root", requires: &[Facility::Root], run: root_propagation },
     ],
 };
@@ -236,5 +241,27 @@ fn root_propagation(host: &Host) -> Result<()> {
         let root = seen["mounts"].as_array().and_then(|mounts| mounts.iter().find(|m| m["point"] == "/"));
         ensure!(root.is_some_and(|m| m["propagation"] == json!(want)), "{option}: {root:#?}");
     }
+    Ok(())
+}
+
+fn in_order(host: &Host) -> Result<()> {
+    let outside = tempfile::tempdir()?;
+    let bundle = Bundle::probe(host, &[])?.edit(|c| {
+        for n in 1..=3 {
+            let (tmpfs, bind) = (format!("/m{n}"), format!("/m{n}/bind"));
+            add_mount(c, json!({"destination": tmpfs, "type": "tmpfs", "source": "tmpfs"}));
+            add_mount(c, json!({"destination": bind, "source": outside.path(), "options": ["bind"]}));
+        }
+    });
+    let wanted: Vec<String> = bundle.config["mounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|m| Some(m["destination"].as_str()?.to_owned()))
+        .collect();
+    let seen = bundle.probed()?;
+    let points = seen["mounts"].as_array().into_iter().flatten().filter_map(|m| m["point"].as_str());
+    let points: Vec<&str> = points.filter(|point| wanted.iter().any(|w| w == point)).collect();
+    ensure!(points == wanted, "{points:?}");
     Ok(())
 }

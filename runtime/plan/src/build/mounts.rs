@@ -65,7 +65,9 @@ fn bind(b: &mut Builder<'_>, mount: &Mount, recursive: bool) {
     }
     let idmap = idmap(b, mount);
     let slot = b.slot();
-    b.trees.push(Step::OpenTree {
+    let own = clones_itself(b) && idmap.is_none();
+    let list = if own { &mut b.plan.mounts } else { &mut b.trees };
+    list.push(Step::OpenTree {
         slot,
         path: b.request.bundle.join(&mount.source),
         depth: depth(recursive),
@@ -73,6 +75,16 @@ fn bind(b: &mut Builder<'_>, mount: &Mount, recursive: bool) {
         idmap,
     });
     b.plan.mounts.push(Step::Attach { slot, target: mount.destination.clone() });
+}
+
+/// Whether the container's process clones its binds itself, each in its turn: a mount table is in the order in which mounts
+/// were made, not attached, and callers compare it with the spec's list (OCI runtime-tools). Not in a user namespace, where the
+/// process may not reach all that the host does; nor when a bind shall stay a peer of the host's mount.
+fn clones_itself(b: &Builder<'_>) -> bool {
+    let linux = &b.spec.linux;
+    linux.has_new(NamespaceKind::Mount)
+        && !linux.has_user_namespace()
+        && b.base_propagation() != Propagation::Shared
 }
 
 fn idmap(b: &mut Builder<'_>, mount: &Mount) -> Option<(Slot, Depth)> {
