@@ -1,21 +1,22 @@
 //! `create`: from a bundle to a process that waits at its gate.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use crate::handover::Attach;
 pub use croft_plan::build::{Driver, Keyring, RootSwitch};
 use croft_plan::build::{Plan, Request, build};
 use croft_plan::lifecycle::Status;
-use croft_plan::spec::{Spec, Terminal};
+use croft_plan::spec::Spec;
 use croft_sys::clone::Child;
-use croft_sys::{socket, wait};
 
 use crate::apply::apply_undoably;
 use crate::error::{Context, Error, Result};
 use crate::gate::{self, Opener};
+use crate::handover::{HandOver, check_console, check_preserved, write_pid_file};
 use crate::report::OciState;
-use crate::spawn::{Birth, spawn};
+use crate::spawn::{Birth, KillOnDrop, spawn};
 use crate::state::{FORMAT, ProcessRecord, Record, StateDir, StateRoot};
 use crate::undo::UndoStack;
 use crate::world::World;
@@ -43,6 +44,8 @@ pub struct CreateOptions {
     pub driver: Driver,
     /// Who opens the gate.
     pub starter: Starter,
+    /// Whether the caller stays.
+    pub attach: Attach,
 }
 
 /// Who lets the container's process go on.
@@ -92,7 +95,11 @@ pub fn decide(options: &CreateOptions, world: &World) -> Result<(Spec, Vec<u8>, 
         root_switch: options.root_switch,
         driver: options.driver,
     };
-    let plan = build(&spec, &facts, &request)?;
+    let mut plan = build(&spec, &facts, &request)?;
+    let passed = crate::handover::listen_fds();
+    if passed > 0 {
+        plan.exec.env.extend([format!("LISTEN_FDS={passed}"), "LISTEN_PID=1".to_owned()]);
+    }
     Ok((spec, bytes, plan, request))
 }
 
@@ -116,9 +123,10 @@ fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
 /// # Errors
 /// For the first thing that fails; nothing is left behind then.
 pub fn create(root: &StateRoot, options: &CreateOptions) -> Result<Created> {
+    check_preserved(options.preserve_fds)?;
     let mut world = World::new().on(|| "open /proc".into())?;
     let (spec, bytes, plan, request) = decide(options, &world)?;
-    check_terminal(options, &spec)?;
+    check_console(options.attach, spec.process.terminal, options.console_socket.as_deref())?;
     let mut warnings = plan.warnings.clone();
     let dir = root.make(&options.id)?;
     let path = dir.path().to_owned();
@@ -135,21 +143,6 @@ pub fn create(root: &StateRoot, options: &CreateOptions) -> Result<Created> {
     }
 }
 
-fn check_terminal(options: &CreateOptions, spec: &Spec) -> Result<()> {
-    let wants = spec.process.terminal != Terminal::None;
-    match (&options.console_socket, wants, options.starter) {
-        (Some(_), false, _) => Err(Error::refused(
-            "--console-socket",
-            "cannot allocate a terminal: process.terminal is false in config.json",
-        )),
-        (None, true, Starter::Another) => Err(Error::refused(
-            "process.terminal",
-            "cannot allocate tty if runc will detach without setting console socket",
-        )),
-        _ => Ok(()),
-    }
-}
-
 fn make(
     options: &CreateOptions,
     spec: &Spec,
@@ -163,6 +156,7 @@ fn make(
     let mut record = record(options, plan, request);
     // The intent goes before the first effect: what a crash leaves is found by it.
     dir.save(&record)?;
+    let to = HandOver::connect(options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
     let mut undo = UndoStack::default();
     let step = |f| Error::Step(f);
     let warnings = crate::filter::prepare(&plan.process, world)
@@ -175,9 +169,8 @@ fn make(
     let intent = record.clone();
     let state = |pid: i32, status: Status| OciState::of(&intent, spec, pid, status).to_json();
     let birth = Birth { gate: Some(gate), state: state(0, Status::Creating), preserve: options.preserve_fds };
-    let spawned = spawn(plan, world, birth)?;
-    let guard = KillOnDrop { child: Some(spawned) };
-    let spawned = guard.child.as_ref().expect("the guard was just filled");
+    let guard = KillOnDrop::new(spawn(plan, world, birth)?);
+    let spawned = guard.get();
     if record.groups.v2.is_none() {
         // Without a group nothing else leads delete to the process of a runtime that was killed. A process that is not
         // recorded yet ends by itself, when nobody answers it.
@@ -192,14 +185,14 @@ fn make(
     }
     record.process = Some(process);
     record.complete = true;
-    hand_over(options, plan, spawned.child.pidfd.as_fd(), &received, &state(pid, Status::Creating))?;
+    to.send(plan, spawned.child.pidfd.as_fd(), &received, &state(pid, Status::Creating))?;
     if let Some(file) = &options.pid_file {
         write_pid_file(file, pid)?;
     }
     dir.save(&record)?;
     let terminal = if options.console_socket.is_some() { None } else { received.terminal };
     undo.keep();
-    let child = guard.keep().expect("the guard is filled until here").child;
+    let child = guard.keep().child;
     Ok(Created { child, record, dir, spec: spec.clone(), opener, terminal, warnings })
 }
 
@@ -207,25 +200,6 @@ fn make(
 fn process_record(world: &World, pid: i32) -> Result<(char, ProcessRecord)> {
     let stat = world.proc.stat(pid).on(|| "read the container's process".into())?;
     Ok((stat.state, ProcessRecord { pid, start_time: stat.start_time }))
-}
-
-/// Kills the container's process unless its making has succeeded.
-struct KillOnDrop {
-    child: Option<crate::spawn::Spawned>,
-}
-
-impl KillOnDrop {
-    fn keep(mut self) -> Option<crate::spawn::Spawned> {
-        self.child.take()
-    }
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        if let Some(spawned) = self.child.take() {
-            wait::kill_and_reap(spawned.child.pidfd.as_fd());
-        }
-    }
 }
 
 fn record(options: &CreateOptions, plan: &Plan, request: &Request) -> Record {
@@ -240,44 +214,8 @@ fn record(options: &CreateOptions, plan: &Plan, request: &Request) -> Record {
         created: (now.as_secs(), now.subsec_nanos()),
         owner: croft_sys::credentials::user().1,
         groups: plan.groups.clone(),
+        keyring: options.keyring,
         swap: None,
         undo: plan.host.iter().filter_map(|s| s.undo()).collect(),
     }
-}
-
-/// Sends what the container gave to whom it belongs.
-fn hand_over(
-    options: &CreateOptions,
-    plan: &Plan,
-    pidfd: BorrowedFd<'_>,
-    received: &crate::spawn::Received,
-    state: &[u8],
-) -> Result<()> {
-    if let (Some(path), Some(terminal)) = (&options.console_socket, &received.terminal) {
-        send_fd(path, b"/dev/ptmx", terminal.as_fd())?;
-    }
-    if let Some(path) = &options.pidfd_socket {
-        send_fd(path, b"pidfd", pidfd)?;
-    }
-    if let (Some((path, metadata)), Some(listener)) = (&plan.listener, &received.listener) {
-        crate::listener::send(path, metadata, listener.as_fd(), state)?;
-    }
-    Ok(())
-}
-
-/// Sends one descriptor to the stream socket at `path`, with `name` as the message, as runc's consumers expect.
-pub(crate) fn send_fd(path: &Path, name: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
-    let socket = socket::connect_stream(path).on(|| format!("connect to {}", path.display()))?;
-    socket::send(socket.as_fd(), name, &[fd]).on(|| format!("send to {}", path.display()))
-}
-
-/// Writes a pid file by rename, so that a reader never sees half of it.
-pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    std::fs::write(&new, pid.to_string()).map_err(|e| Error::file("write", path, e))?;
-    std::fs::rename(&new, path).map_err(|e| {
-        let _ = std::fs::remove_file(&new);
-        Error::file("write", path, e)
-    })
 }

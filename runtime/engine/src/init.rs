@@ -11,7 +11,7 @@ use croft_plan::build::Plan;
 use croft_plan::handshake::{Failure, FromHost, FromInit, LONGEST};
 use croft_plan::spec::HookPoint;
 use croft_plan::step::Step;
-use croft_sys::{prctl, socket};
+use croft_sys::{prctl, signal, socket};
 
 use crate::apply::{apply, home_of};
 use crate::gate::Gate;
@@ -61,6 +61,9 @@ fn steps(init: &Init<'_>, world: &mut World) -> Result<Infallible, Failure> {
     keep.extend(init.gate.iter().flat_map(|g| [g.start.as_fd(), g.failure.as_fd()]));
     croft_sys::exec::close_all_but(3 + init.preserve, &keep).map_err(kernel("close descriptors"))?;
     let _ = prctl::set_name(c"croft:[init]");
+    // The runtime's own: SIGPIPE is ignored in every Rust program, and one that stays has signals held back.
+    signal::reset_handlers().map_err(kernel("reset signals"))?;
+    signal::set_blocked(signal::Set::EMPTY).map_err(kernel("reset signals"))?;
     if !plan.terminal {
         croft_sys::new_session().map_err(kernel("new session"))?;
     }

@@ -24,6 +24,37 @@ pub struct Spawned {
     host: OwnedFd,
 }
 
+/// Kills and reaps a new process unless what it was made for has succeeded.
+#[derive(Debug)]
+pub struct KillOnDrop {
+    spawned: Option<Spawned>,
+}
+
+impl KillOnDrop {
+    /// Watches over `spawned`.
+    pub fn new(spawned: Spawned) -> Self {
+        Self { spawned: Some(spawned) }
+    }
+
+    /// The process.
+    pub fn get(&self) -> &Spawned {
+        self.spawned.as_ref().expect("only keep empties it, and takes the guard")
+    }
+
+    /// Lets it live.
+    pub fn keep(mut self) -> Spawned {
+        self.spawned.take().expect("only keep empties it, and takes the guard")
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(spawned) = self.spawned.take() {
+            wait::kill_and_reap(spawned.child.pidfd.as_fd());
+        }
+    }
+}
+
 /// What the host gets from init during the handshake.
 #[derive(Debug, Default)]
 pub struct Received {

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use croft_plan::build::Groups;
+use croft_plan::build::{Groups, Keyring};
 use croft_plan::lifecycle::{Answer, Status, Verb, allows};
 use croft_plan::step::Undo;
 use croft_sys::proc::Proc;
@@ -40,6 +40,8 @@ pub struct Record {
     pub created: (u64, u32),
     /// The user that created it.
     pub owner: u32,
+    /// Whether it has a session keyring of its own.
+    pub keyring: Keyring,
     /// Its control groups.
     pub groups: Groups,
     /// What delete has to take back, in the order in which it was done.
@@ -208,6 +210,11 @@ impl StateDir {
         Ok(StateDir { path, _lock: Some(file.into()) })
     }
 
+    /// Lets other verbs at it while this one only waits.
+    pub fn unlock(&mut self) {
+        self._lock = None;
+    }
+
     /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -279,6 +286,7 @@ impl Record {
             complete: false,
             created: (0, 0),
             owner: 0,
+            keyring: Keyring::New,
             groups: Groups::default(),
             undo: Vec::new(),
             swap: None,

@@ -66,6 +66,14 @@ pub struct Filter {
     pub profile: Box<oci::LinuxSeccomp>,
 }
 
+impl Filter {
+    /// Where the filter's listener goes, and what is sent with it.
+    pub fn listener(&self) -> Option<(PathBuf, String)> {
+        let path = self.profile.listener_path().clone()?;
+        Some((path, self.profile.listener_metadata().clone().unwrap_or_default()))
+    }
+}
+
 /// One effect.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -297,6 +305,8 @@ pub enum Step {
         size: Option<ConsoleSize>,
         /// Whether it is also put on /dev/console.
         console: bool,
+        /// The user that it belongs to.
+        owner: u32,
     },
     /// Make the attached root the root of the mount namespace.
     PivotRoot,
@@ -397,16 +407,32 @@ pub enum Step {
         /// Whether supplementary groups may be set.
         groups: Groups,
     },
+    /// Give the standard streams to the user, so that they can be opened by name too; devices belong to others.
+    OwnStreams {
+        /// Who.
+        uid: u32,
+    },
     /// Enter the working folder.
     ChangeDirectory {
         /// Where.
         path: PathBuf,
+        /// What to do where it is not there.
+        missing: Missing,
     },
     /// Take the final capabilities.
     SetCapabilities {
         /// All five sets.
         capabilities: Capabilities,
     },
+}
+
+/// What to do about a folder that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Make it.
+    Make,
+    /// Fail.
+    Fail,
 }
 
 /// Whether setgroups(2) may be called.

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{OptionalActions, Termios, Winsize};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
 const DEVPTS_MAGIC: i64 = 0x1cd1;
@@ -53,12 +53,17 @@ pub fn open(devpts: BorrowedFd<'_>) -> Result<Pty> {
         return Err(Error::new("ptmx is something else", Errno::NODEV));
     }
     rustix::pty::unlockpt(&controller).call("ioctl TIOCSPTLCK")?;
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let terminal = rustix::pty::ioctl_tiocgptpeer(&controller, flags).call("ioctl TIOCGPTPEER")?;
+    let terminal = peer(controller.as_fd())?;
     if !device(&terminal)?.is_some_and(|(major, _)| PTS_MAJORS.contains(&major)) {
         return Err(Error::new("the terminal is something else", Errno::NODEV));
     }
     Ok(Pty { controller, terminal })
+}
+
+/// Opens the other end of the terminal that `controller` controls (`TIOCGPTPEER`).
+pub fn peer(controller: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    rustix::pty::ioctl_tiocgptpeer(controller, flags).call("ioctl TIOCGPTPEER")
 }
 
 /// The device number of a character device.

@@ -58,6 +58,22 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Exit> {
     }
 }
 
+/// Reaps one child that has ended, whichever it is: its pid and how it ended. `None`: none has.
+pub fn reap_any() -> Result<Option<(i32, Exit)>> {
+    match rustix::io::retry_on_intr(|| rustix::process::wait(rustix::process::WaitOptions::NOHANG)) {
+        Ok(Some((pid, status))) => {
+            let exit = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Code(code),
+                (None, Some(signal)) => Exit::Signal(signal),
+                (None, None) => Exit::Code(255),
+            };
+            Ok(Some((pid.as_raw_nonzero().get(), exit)))
+        }
+        Ok(None) | Err(rustix::io::Errno::CHILD) => Ok(None),
+        Err(e) => Err(Error::new("wait", e)),
+    }
+}
+
 fn exit_of(status: &rustix::process::WaitIdStatus) -> Exit {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Exit::Code(code),

@@ -119,7 +119,9 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
         Step::ChangeMount { target, change } => mounts::change_mount(world, target, change),
         Step::MakeNode { device } => nodes::node(world, device),
         Step::MakeLink { to, path } => nodes::link(world, to, path),
-        Step::NewTerminal { devpts, size, console } => terminal::open(world, *devpts, *size, *console),
+        Step::NewTerminal { devpts, size, console, owner } => {
+            terminal::open(world, *devpts, *size, *console, *owner)
+        }
         Step::PivotRoot => mounts::pivot(world),
         Step::Chroot => Ok(croft_sys::mount::chroot(world.root()?)?),
         Step::SetHostname { name } => process::set_hostname(name),
@@ -140,7 +142,8 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
         Step::LoadFilter { filter } => process::load_filter(world, filter),
         Step::LimitBounding { keep } => process::limit_bounding(*keep),
         Step::SetUser { user, groups } => process::set_user(user, *groups),
-        Step::ChangeDirectory { path } => process::change_directory(world, path),
+        Step::OwnStreams { uid } => process::own_streams(*uid),
+        Step::ChangeDirectory { path, missing } => process::change_directory(world, path, *missing),
         Step::SetCapabilities { capabilities } => process::set_capabilities(capabilities),
     }
 }

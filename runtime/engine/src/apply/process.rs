@@ -1,13 +1,13 @@
 //! What a process is and may do: names, limits, labels, ids, capabilities, filter, program.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use croft_plan::spec::{Capabilities, Rlimit, User};
-use croft_plan::step::{Filter, Groups};
+use croft_plan::step::{Filter, Groups, Missing};
 use croft_sys::netlink::{self, Namespace};
-use croft_sys::{Errno, credentials, fs, path, prctl};
+use croft_sys::{Errno, OFlags, credentials, fs, path, prctl};
 use oci_spec::runtime as oci;
 
 use super::{Cause, Outcome};
@@ -114,16 +114,42 @@ pub(super) fn set_user(user: &User, groups: Groups) -> Outcome {
     Ok(credentials::set_capabilities(permitted, permitted, inheritable)?)
 }
 
-pub(super) fn change_directory(world: &mut World, cwd: &Path) -> Outcome {
+/// Makes `uid` the owner of a stream. A file system that is read-only or knows no such user stays as it is.
+pub(super) fn give(fd: BorrowedFd<'_>, uid: u32) -> Outcome {
+    match fs::fchown(fd, Some(fs::Uid::from_raw(uid)), None) {
+        Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => Ok(()),
+        Err(e) => Err(croft_sys::Error::new("fchown", e).into()),
+    }
+}
+
+pub(super) fn own_streams(uid: u32) -> Outcome {
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for stream in [input.as_fd(), output.as_fd(), error.as_fd()] {
+        let Ok(stat) = fs::fstat(stream) else { continue };
+        let kind = fs::FileType::from_raw_mode(stat.st_mode);
+        // The host's /dev/null, or the caller's own terminal, is not the container's to have.
+        let is_device = matches!(kind, fs::FileType::CharacterDevice | fs::FileType::BlockDevice);
+        if !is_device && stat.st_uid != uid {
+            give(stream, uid)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn change_directory(world: &mut World, cwd: &Path, missing: Missing) -> Outcome {
     // The last descriptor that leads out of the root: from here on paths are followed that the container could have laid,
     // and /proc/self/fd/N/1/root is one (CVE-2024-21626).
     world.proc.close();
     let fail = |e: croft_sys::Error| Cause {
-        reason: format!("chdir to cwd ({cwd:?}) set in config.json failed: {e}"),
+        reason: format!("chdir to cwd ({cwd:?}) set in config.json failed: {}", croft_sys::reason(e.errno())),
         errno: Some(e.errno().raw_os_error()),
     };
     let root = path::open_path(fs::CWD, Path::new("/"))?;
-    let dir = path::mkdir_all(root.as_fd(), cwd).map_err(fail)?;
+    let dir = match missing {
+        Missing::Make => path::mkdir_all(root.as_fd(), cwd),
+        Missing::Fail => path::open_in_root(root.as_fd(), cwd, OFlags::PATH | OFlags::DIRECTORY),
+    };
+    let dir = dir.map_err(fail)?;
     path::enter(dir.as_fd()).map_err(fail)?;
     // A working folder that is outside of the root all the same has a path that does not begin with a slash, getcwd(2) says.
     let here = path::current_directory()?;

@@ -17,6 +17,7 @@ pub(super) fn open(
     devpts: Option<Slot>,
     size: Option<ConsoleSize>,
     console: bool,
+    owner: u32,
 ) -> Outcome {
     let folder = match (devpts, &world.root) {
         (Some(slot), _) => path::open_beneath(world.fd(slot)?, Path::new("."))?,
@@ -27,6 +28,9 @@ pub(super) fn open(
     if let Some(size) = size {
         let size = tty::Size { rows: size.height, columns: size.width };
         tty::set_size(pty.controller.as_fd(), size)?;
+    }
+    if owner != 0 {
+        super::process::give(pty.terminal.as_fd(), owner)?;
     }
     if console {
         let target = super::mounts::open_target(world, Path::new("/dev/console"), Kind::File)?;

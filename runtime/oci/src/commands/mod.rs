@@ -3,6 +3,7 @@
 mod create;
 mod delete;
 mod events;
+mod exec;
 mod features;
 mod kill;
 mod list;
@@ -41,7 +42,7 @@ pub fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Create(args) => create::run(&cli.global, &root, args),
         Command::Start(args) => start::run(&root, args),
         Command::Run(args) => run::run(&cli.global, &root, args),
-        Command::Exec(_) => anyhow::bail!("exec is not supported by this build yet"),
+        Command::Exec(args) => Ok(exec::run(&cli.global, &root, args)),
         Command::State(args) => state::run(&root, args),
         Command::List(args) => list::run(&cli.global, &root, args),
         Command::Kill(args) => kill::run(&root, args),

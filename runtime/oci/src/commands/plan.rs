@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use croft_engine::create::{Starter, decide};
+use croft_engine::create::{Attach, Starter, decide};
 use croft_engine::world::World;
 
 use crate::args::{CreateArgs, Global, PlanArgs};
@@ -20,7 +20,7 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<ExitCode> {
         no_new_keyring: false,
         preserve_fds: 0,
     };
-    let options = super::create::options(global, &create, Starter::Another);
+    let options = super::create::options(global, &create, Starter::Another, Attach::Detached);
     let (_, _, plan, _) = decide(&options, &World::new()?)?;
     super::print(&plan.to_string())?;
     Ok(ExitCode::SUCCESS)

@@ -3,27 +3,29 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use croft_engine::create::{Starter, create};
-use croft_engine::foreground;
+use croft_engine::create::{Attach, Starter, create};
+use croft_engine::foreground::{self, Foreground, Orphans};
 use croft_engine::state::StateRoot;
 
 use crate::args::{Global, RunArgs};
 
 /// Runs a container.
 pub fn run(global: &Global, root: &StateRoot, args: &RunArgs) -> Result<ExitCode> {
-    let mut created = create(root, &super::create::options(global, &args.create, Starter::Caller))?;
+    let attach = if args.detach { Attach::Detached } else { Attach::Foreground };
+    let options = super::create::options(global, &args.create, Starter::Caller, attach);
+    let orphans = if args.no_subreaper { Orphans::Others } else { Orphans::Runtime };
+    let foreground = if args.detach { None } else { Some(Foreground::begin(orphans)?) };
+    let mut created = create(root, &options)?;
     for warning in &created.warnings {
         super::log(global, "warning", warning);
     }
     if let Some(error) = foreground::start(&mut created)? {
         super::log(global, "warning", &error.to_string());
     }
-    if args.detach {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let exit = foreground::wait(&mut created)?;
+    let Some(foreground) = foreground else { return Ok(ExitCode::SUCCESS) };
+    let exit = foreground.attend(&created.child, created.terminal.take())?;
     if !args.keep
-        && let Some(error) = foreground::delete(created)?
+        && let Some(error) = foreground::delete(root, &created.record.id)?
     {
         super::log(global, "warning", &error.to_string());
     }

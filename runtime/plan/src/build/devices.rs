@@ -41,7 +41,8 @@ pub(super) fn add(b: &mut Builder<'_>) {
         }
     }
     if let Terminal::New(size) = b.spec.process.terminal {
-        b.plan.mounts.push(Step::NewTerminal { devpts: b.devpts, size, console: !bound });
+        let owner = b.spec.process.user.uid;
+        b.plan.mounts.push(Step::NewTerminal { devpts: b.devpts, size, console: !bound, owner });
     }
 }
 

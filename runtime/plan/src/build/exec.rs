@@ -1,9 +1,11 @@
-//! The plan for a further process in a running container: the same steps, but for what is there already.
+//! The plan for a further process in a container: the same steps, but for what is there already.
 
-use super::{Driver, Keyring, Plan, PlanError, Spawn, groups::Groups, process};
+use std::path::PathBuf;
+
+use super::{Keyring, Plan, PlanError, Spawn, process};
 use crate::facts::Facts;
 use crate::spec::{NamespaceKind, Process, Terminal};
-use crate::step::{Filter, Groups as Supplementary, Slot, Step};
+use crate::step::{Filter, Groups as Supplementary, Missing, Slot, Step};
 
 /// What `exec` needs to know beside the process.
 #[derive(Debug, Clone)]
@@ -12,48 +14,49 @@ pub struct ExecRequest {
     pub id: String,
     /// The container's namespaces that differ from the runtime's: slot of the open file, and kind.
     pub namespaces: Vec<(Slot, NamespaceKind)>,
-    /// The container's groups.
-    pub groups: Groups,
-    /// The group below the container's own to run in, where asked for.
-    pub group: Option<std::path::PathBuf>,
+    /// The cgroup2 group to be born in.
+    pub group: Option<PathBuf>,
+    /// The v1 groups to move into.
+    pub v1: Vec<PathBuf>,
     /// The container's filter.
     pub filter: Option<Filter>,
     /// As for the container.
     pub keyring: Keyring,
-    /// As for the container.
-    pub driver: Driver,
     /// Whether setgroups(2) may be called.
     pub supplementary: Supplementary,
 }
+
+/// The first slot of the v1 groups; those of the namespaces are below it.
+const FIRST_GROUP: u16 = 1000;
+
+/// Namespaces that the new process joins by itself, in this order: the runtime could not come back from the mount and
+/// the user namespace, and in the container's cgroup namespace the kernel would see neither the runtime's group nor allow
+/// a move out of it. The user namespace is the last, since only there the rights over the others end.
+const BY_ITSELF: [NamespaceKind; 3] = [NamespaceKind::Cgroup, NamespaceKind::Mount, NamespaceKind::User];
 
 /// Makes the plan for `exec`.
 ///
 /// # Errors
 /// When this host cannot do what the process asks.
 pub fn build_exec(wanted: &Process, facts: &Facts, request: &ExecRequest) -> Result<Plan, PlanError> {
-    let mut plan = Plan::default();
-    let in_user_namespace = request.namespaces.iter().any(|(_, kind)| *kind == NamespaceKind::User);
-    let (around, between): (Vec<_>, Vec<_>) = if facts.is_rootless() {
-        (Vec::new(), request.namespaces.clone())
-    } else {
-        let inside = |kind: NamespaceKind| matches!(kind, NamespaceKind::User | NamespaceKind::Mount);
-        request.namespaces.iter().partition(|(_, kind)| !inside(*kind))
-    };
-    let group = request.group.clone().or_else(|| request.groups.v2.as_ref().map(|g| g.dir.clone()));
-    plan.spawn = Spawn { group, around, between: Vec::new(), new: Vec::new() };
-    if facts.is_rootless() {
-        plan.spawn.between = between;
-    } else {
-        // The runtime has joined what it can come back from, so its child can take the last two by itself.
-        plan.mounts.extend(between.into_iter().map(|(slot, kind)| Step::Join { slot, kind }));
+    let spawn = Spawn { group: request.group.clone(), ..Spawn::default() };
+    let mut plan = Plan { spawn, ..Plan::default() };
+    let affinity = wanted.exec_cpu_affinity.as_ref();
+    let cpus = |list: &Option<String>| list.clone().filter(|l| !l.is_empty());
+    // The clone is born in the group, so the CPUs before the move into it are the runtime's own.
+    let initial = affinity.and_then(|a| cpus(a.initial()));
+    plan.host.extend(initial.map(|cpus| Step::SetAffinity { cpus }));
+    for (at, dir) in (FIRST_GROUP..).zip(&request.v1) {
+        let slot = Slot(at);
+        plan.host.push(Step::OpenGroup { slot, dir: dir.clone() });
+        plan.mounts.push(Step::JoinGroup { slot });
     }
+    let last = affinity.and_then(|a| cpus(a.cpu_affinity_final()));
+    plan.mounts.extend(last.map(|cpus| Step::SetAffinity { cpus }));
+    namespaces(&mut plan, facts, request);
+    let in_user_namespace = request.namespaces.iter().any(|(_, kind)| *kind == NamespaceKind::User);
     if in_user_namespace {
         plan.mounts.push(Step::BecomeRoot);
-    }
-    for (at, v1) in request.groups.v1.iter().enumerate() {
-        let slot = Slot(1000 + at as u16);
-        plan.host.push(Step::OpenGroup { slot, dir: v1.dir.clone() });
-        plan.mounts.insert(at, Step::JoinGroup { slot });
     }
     if request.keyring == Keyring::New {
         let label = wanted.selinux_label.clone();
@@ -61,16 +64,39 @@ pub fn build_exec(wanted: &Process, facts: &Facts, request: &ExecRequest) -> Res
     }
     if let Terminal::New(size) = wanted.terminal {
         plan.terminal = true;
-        plan.root.push(Step::NewTerminal { devpts: None, size, console: false });
+        plan.root.push(Step::NewTerminal { devpts: None, size, console: false, owner: wanted.user.uid });
     }
-    if let Some(value) = wanted.oom_score_adj {
+    // An ordinary user's runtime cannot write to the files of a process that no other may look at.
+    if let (Some(value), false) = (wanted.oom_score_adj, facts.is_rootless()) {
         plan.parent.push(Step::SetOomScoreAdj { value });
     }
     plan.limits.extend(wanted.rlimits.iter().map(|limit| Step::SetRlimit { limit: limit.clone() }));
     let filter = request.filter.clone();
+    plan.listener = filter.as_ref().and_then(Filter::listener);
     let (steps, warnings) = process::steps(wanted, filter, request.supplementary, facts, in_user_namespace);
     plan.process = steps;
+    for step in &mut plan.process {
+        if let Step::ChangeDirectory { missing, .. } = step {
+            // The working folder is made with the container or not at all, as with runc.
+            *missing = Missing::Fail;
+        }
+    }
     plan.warnings = warnings;
     plan.exec = process::exec(wanted);
     Ok(plan)
+}
+
+fn namespaces(plan: &mut Plan, facts: &Facts, request: &ExecRequest) {
+    if facts.is_rootless() {
+        // Rights over the others come with the user namespace only, so a process between joins it first of all.
+        plan.spawn.between = request.namespaces.clone();
+        plan.spawn.between.sort_by_key(|(_, kind)| *kind != NamespaceKind::User);
+        return;
+    }
+    let by_itself = |kind: &NamespaceKind| BY_ITSELF.contains(kind);
+    plan.spawn.around = request.namespaces.iter().filter(|(_, kind)| !by_itself(kind)).copied().collect();
+    for kind in BY_ITSELF {
+        let slots = request.namespaces.iter().filter(|(_, have)| *have == kind);
+        plan.mounts.extend(slots.map(|(slot, kind)| Step::Join { slot: *slot, kind: *kind }));
+    }
 }

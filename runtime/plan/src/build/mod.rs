@@ -16,6 +16,8 @@ pub use exec::{ExecRequest, build_exec};
 pub use groups::{Driver, Group, Groups, resource_steps};
 pub use update::{Update, build_update};
 
+use serde::{Deserialize, Serialize};
+
 use crate::cgroup::Refusal;
 use crate::facts::Facts;
 use crate::spec::{Hooks, Namespace, NamespaceKind, Propagation, Spec, Terminal};
@@ -39,7 +41,7 @@ pub struct Request {
 }
 
 /// Whether a session keyring is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Keyring {
     /// One of its own.
     New,

@@ -2,8 +2,8 @@
 
 use super::{Builder, Exec};
 use crate::facts::Facts;
-use crate::spec::{Capabilities, Process, capability_name};
-use crate::step::{Filter, Groups, IdMapper, Step};
+use crate::spec::{Capabilities, Process, Terminal, capability_name};
+use crate::step::{Filter, Groups, IdMapper, Missing, Step};
 
 pub(super) fn add(b: &mut Builder<'_>) {
     let spec = b.spec;
@@ -17,10 +17,7 @@ pub(super) fn add(b: &mut Builder<'_>) {
         b.plan.process.push(Step::SetPersonality { personality: personality.clone() });
     }
     let filter = linux.seccomp.as_ref().map(|profile| Filter { profile: Box::new(profile.clone()) });
-    if let Some(path) = linux.seccomp.as_ref().and_then(|s| s.listener_path().clone()) {
-        let metadata = linux.seccomp.as_ref().and_then(|s| s.listener_metadata().clone());
-        b.plan.listener = Some((path, metadata.unwrap_or_default()));
-    }
+    b.plan.listener = filter.as_ref().and_then(Filter::listener);
     let denied = b.plan.parent.iter().any(|s| matches!(s, Step::WriteIdMaps { by: IdMapper::OwnId, .. }));
     let groups = if denied { Groups::Denied } else { Groups::Set };
     let (steps, warnings) = steps(&spec.process, filter, groups, b.facts, linux.has_user_namespace());
@@ -59,6 +56,9 @@ pub(super) fn steps(
     if let Some(label) = &process.selinux_label {
         steps.push(Step::SetSelinuxLabel { label: label.clone() });
     }
+    if process.terminal == Terminal::None && process.user.uid != 0 {
+        steps.push(Step::OwnStreams { uid: process.user.uid });
+    }
     let filter = filter.map(|filter| Step::LoadFilter { filter });
     let (early, late) = if process.no_new_privileges { (None, filter) } else { (filter, None) };
     if process.no_new_privileges {
@@ -67,7 +67,7 @@ pub(super) fn steps(
     steps.extend(early);
     steps.push(Step::LimitBounding { keep: capabilities.bounding });
     steps.push(Step::SetUser { user: process.user.clone(), groups });
-    steps.push(Step::ChangeDirectory { path: process.cwd.clone() });
+    steps.push(Step::ChangeDirectory { path: process.cwd.clone(), missing: Missing::Make });
     steps.push(Step::SetCapabilities { capabilities });
     steps.push(Step::FindProgram { program: process.args[0].clone() });
     steps.extend(late);

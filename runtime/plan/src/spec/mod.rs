@@ -111,13 +111,27 @@ impl Spec {
     }
 }
 
-/// Parses the `process` of `exec --process`.
+/// Parses the `process` of `exec --process`. What it leaves out of limits and labels comes from the container's `own`
+/// process, as with runc.
 ///
 /// # Errors
 /// As [`Spec::parse`].
-pub fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<String>), SpecError> {
+pub fn parse_process(bytes: &[u8], own: &Process) -> Result<(Process, Vec<String>), SpecError> {
     let (raw, warnings) = lenient::parse::<oci_spec::runtime::Process>(bytes, |_| false)?;
-    Ok((Process::resolve(&raw)?, warnings))
+    let mut process = Process::resolve(&raw)?;
+    if raw.capabilities().is_none() {
+        process.capabilities = own.capabilities;
+    }
+    if process.rlimits.is_empty() {
+        process.rlimits = own.rlimits.clone();
+    }
+    process.apparmor_profile = process.apparmor_profile.or_else(|| own.apparmor_profile.clone());
+    process.selinux_label = process.selinux_label.or_else(|| own.selinux_label.clone());
+    process.oom_score_adj = process.oom_score_adj.or(own.oom_score_adj);
+    process.io_priority = process.io_priority.or(own.io_priority);
+    process.scheduler = process.scheduler.or_else(|| own.scheduler.clone());
+    process.exec_cpu_affinity = process.exec_cpu_affinity.or_else(|| own.exec_cpu_affinity.clone());
+    Ok((process, warnings))
 }
 
 /// Parses the resources of `update --resources`.
@@ -171,6 +185,28 @@ mod tests {
         }
     }
 
+    /// The own process of a container.
+    fn own() -> Process {
+        let text =
+            br#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"user":{"uid":0,"gid":0},"cwd":"/",
+            "args":["sh"],"capabilities":{"bounding":["CAP_KILL"]},"oomScoreAdj":7,
+            "rlimits":[{"type":"RLIMIT_CORE","hard":1,"soft":1}]}}"#;
+        Spec::parse(text).unwrap().process
+    }
+
+    #[test]
+    fn a_further_process_has_the_limits_of_the_container_unless_it_says_otherwise() {
+        let (like, _) =
+            parse_process(br#"{"user":{"uid":0,"gid":0},"cwd":"/","args":["x"]}"#, &own()).unwrap();
+        assert_eq!(
+            (like.capabilities.bounding, like.rlimits.len(), like.oom_score_adj),
+            (1 << 5, 1, Some(7))
+        );
+        let text = br#"{"user":{"uid":0,"gid":0},"cwd":"/","args":["x"],"capabilities":{},"oomScoreAdj":8}"#;
+        let (other, _) = parse_process(text, &own()).unwrap();
+        assert_eq!((other.capabilities.bounding, other.oom_score_adj), (0, Some(8)));
+    }
+
     #[test]
     fn versions() {
         for good in ["1.0.0", "1.0.2-dev", "1.3.0", "1.9.9+x"] {
@@ -191,7 +227,7 @@ mod tests {
     fn scheduler_flags_have_the_names_of_the_spec() {
         let text = br#"{"user":{"uid":0,"gid":0},"cwd":"/","args":["x"],
             "scheduler":{"policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]}}"#;
-        let (process, _) = parse_process(text).unwrap();
+        let (process, _) = parse_process(text, &own()).unwrap();
         assert_eq!(process.scheduler.unwrap().flags().as_ref().unwrap().len(), 2);
     }
 

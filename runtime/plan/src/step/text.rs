@@ -173,10 +173,13 @@ fn init_step(f: &mut Formatter<'_>, step: &Step) -> Result {
             )
         }
         Step::MakeLink { to, path } => write!(f, "make link {} to {to}", path.display()),
-        Step::NewTerminal { devpts, size, console } => {
+        Step::NewTerminal { devpts, size, console, owner } => {
             f.write_str("new terminal")?;
             devpts.map_or(Ok(()), |slot| write!(f, " in {slot}"))?;
             size.map_or(Ok(()), |s| write!(f, " {}x{}", s.width, s.height))?;
+            if *owner != 0 {
+                write!(f, " of {owner}")?;
+            }
             if *console { f.write_str(" on /dev/console") } else { Ok(()) }
         }
         Step::PivotRoot => f.write_str("pivot to the root"),
@@ -207,6 +210,7 @@ fn process_step(f: &mut Formatter<'_>, step: &Step) -> Result {
             write!(f, "load system call filter, {rules} rules")
         }
         Step::LimitBounding { keep } => write!(f, "limit bounding set to {}", capabilities(*keep)),
+        Step::OwnStreams { uid } => write!(f, "give the standard streams to {uid}"),
         Step::SetUser { user, .. } => {
             write!(f, "become {}:{}", user.uid, user.gid)?;
             for gid in &user.additional_gids {
@@ -214,7 +218,7 @@ fn process_step(f: &mut Formatter<'_>, step: &Step) -> Result {
             }
             user.umask.map_or(Ok(()), |mask| write!(f, " umask {mask:04o}"))
         }
-        Step::ChangeDirectory { path } => write!(f, "enter {}", path.display()),
+        Step::ChangeDirectory { path, .. } => write!(f, "enter {}", path.display()),
         Step::SetCapabilities { capabilities: c } => {
             write!(
                 f,
