@@ -14,6 +14,7 @@ pub mod snapshot;
 pub mod stage;
 pub mod suite;
 pub mod sweep;
+pub mod terminal;
 
 pub use bundle::Bundle;
 pub use facility::Facility;

@@ -8,6 +8,7 @@ mod callers_containerd;
 mod callers_docker;
 mod callers_podman;
 mod coverage;
+mod exec;
 mod hooks;
 mod idmap;
 mod limits;
@@ -20,6 +21,7 @@ mod rootless;
 mod run;
 mod seccomp;
 mod systemd;
+mod terminal;
 mod user_namespace;
 
 const SUBJECTS: &[Subject] = &[
@@ -38,6 +40,8 @@ const SUBJECTS: &[Subject] = &[
     rootless::SUBJECT,
     systemd::SUBJECT,
     attacks::SUBJECT,
+    exec::SUBJECT,
+    terminal::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,
     callers_containerd::SUBJECT,

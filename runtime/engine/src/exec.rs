@@ -296,9 +296,11 @@ fn run(
     world: &mut World,
 ) -> Result<(Child, Option<OwnedFd>)> {
     let to = HandOver::connect(options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
-    // Until it is the program, no process of the container may look into the new one, which holds descriptors of the
-    // host (CVE-2016-9962). The exec of the program takes this back.
-    prctl::set_dumpable(prctl::Dumpable::No).on(|| "hide from the container".into())?;
+    if !crate::is_root() {
+        // As spawn does for root: no process of the container may look into the new one, which holds descriptors of the
+        // host, until it is the program (CVE-2016-9962). An ordinary user's runtime writes no map here.
+        prctl::set_dumpable(prctl::Dumpable::No).on(|| "hide the process from ptrace".into())?;
+    }
     apply(&plan.host, world).map_err(Error::Step)?;
     let state = |pid: i32| OciState::of(&container.record, spec, pid, Status::Running).to_json();
     let birth = Birth { gate: None, state: Vec::new(), preserve: options.preserve_fds };
