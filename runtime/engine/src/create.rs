@@ -160,7 +160,7 @@ fn make(
     let mut undo = UndoStack::default();
     let step = |f| Error::Step(f);
     let warnings = crate::filter::prepare(&plan.process, world)
-        .map_err(|cause| Error::refused("linux.seccomp", cause.reason))?;
+        .map_err(|cause| Error::refused("linux.seccomp", cause.reason.trim_start_matches("seccomp: ")))?;
     apply_undoably(&plan.host, world, &mut undo).map_err(step)?;
     let (gate, opener) = match options.starter {
         Starter::Another => (gate::make(dir.path())?, None),

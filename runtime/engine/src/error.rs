@@ -14,8 +14,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration cannot be used.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
+    #[error("config.json: {0}")]
+    Spec(SpecError),
     /// This host cannot do what the configuration asks.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -122,6 +122,12 @@ impl From<std::io::Error> for Reason {
 /// A failed step in words. A program that cannot be run is said in runc's words alone, since its callers match on them.
 fn said(step: &str, reason: &str) -> String {
     if reason.starts_with("exec: ") { reason.to_owned() } else { format!("{step}: {reason}") }
+}
+
+impl From<SpecError> for Error {
+    fn from(error: SpecError) -> Self {
+        Error::Spec(error)
+    }
 }
 
 impl Error {

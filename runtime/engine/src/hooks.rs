@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use croft_plan::spec::{Hook, HookPoint};
 use croft_sys::wait;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 
 fn word(point: HookPoint) -> &'static str {
     match point {
@@ -39,7 +39,7 @@ fn one(hook: &Hook, state: &[u8]) -> std::result::Result<(), String> {
     }
     command.env_clear().envs(hook.env.iter().filter_map(|e| e.split_once('=')));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    let mut child = command.spawn().map_err(|e| Reason::from(e).to_string())?;
     if let Some(mut input) = child.stdin.take() {
         // A hook need not read its state.
         let _ = input.write_all(state);

@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use croft_plan::build::Plan;
+use croft_plan::build::{Groups, Plan};
 use croft_plan::handshake::{Event, Expect, Failure, FromHost, FromInit, LONGEST, State};
 use croft_plan::spec::{HookPoint, NamespaceKind};
 use croft_plan::step::Slot;
 use croft_sys::clone::{Child, Parent, Side, clone3};
-use croft_sys::{cgroup, ns, prctl, socket, wait};
+use croft_sys::wait::{self, Exit};
+use croft_sys::{cgroup, ns, prctl, socket};
 
 use crate::apply::apply;
 use crate::error::{Context, Error, Result};
@@ -221,7 +222,9 @@ impl Spawned {
         while at != State::Gated {
             let (event, terminal) = self.hear()?;
             received.terminal = terminal.or(received.terminal);
-            at = at.next(&event, expect).map_err(|e| Error::InitDied(self.describe(&e.to_string())))?;
+            at = at
+                .next(&event, expect)
+                .map_err(|e| Error::InitDied(self.describe(&plan.groups, &e.to_string())))?;
             let Event::Said(message) = event else { break };
             match message {
                 FromInit::MapMe => {
@@ -270,15 +273,30 @@ impl Spawned {
     }
 
     /// What became of init, for an error about its silence.
-    fn describe(&self, why: &str) -> String {
+    fn describe(&self, groups: &Groups, why: &str) -> String {
         let gone =
             croft_sys::wait_readable_for(self.child.pidfd.as_fd(), Some(std::time::Duration::from_secs(1)));
         match gone {
             Ok(true) => match wait::wait(self.child.pidfd.as_fd()) {
-                Ok(exit) => format!("{exit:?}"),
+                Ok(Exit::Signal(9)) if was_out_of_memory(groups) => {
+                    "container init was OOM-killed (memory limit too low?)".to_owned()
+                }
+                Ok(Exit::Signal(number)) => format!("killed by {}", croft_sys::signal::name(number)),
+                Ok(Exit::Code(status)) => format!("exit status {status}"),
                 Err(_) => why.to_owned(),
             },
             _ => why.to_owned(),
         }
     }
+}
+
+/// Whether the kernel has killed in one of the groups for want of memory.
+fn was_out_of_memory(groups: &Groups) -> bool {
+    let killed = |text: String| {
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.is_some_and(|count| count.trim() != "0")
+    };
+    let dirs = groups.v2.iter().chain(&groups.v1).map(|group| &group.dir);
+    let mut files = dirs.flat_map(|dir| ["memory.events", "memory.oom_control"].map(|file| dir.join(file)));
+    files.any(|file| std::fs::read_to_string(file).is_ok_and(killed))
 }

@@ -10,6 +10,7 @@ mod terminal;
 use croft_plan::handshake::Failure;
 use croft_plan::step::Step;
 
+use crate::error::Reason;
 use crate::undo::UndoStack;
 use crate::world::World;
 
@@ -39,7 +40,7 @@ impl From<croft_sys::mount::FilesystemError> for Cause {
 
 impl From<std::io::Error> for Cause {
     fn from(e: std::io::Error) -> Self {
-        Cause { reason: e.to_string(), errno: e.raw_os_error() }
+        Cause { errno: e.raw_os_error(), reason: Reason::from(e).to_string() }
     }
 }
 

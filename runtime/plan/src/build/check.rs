@@ -2,7 +2,7 @@
 
 use super::PlanError;
 use crate::facts::Facts;
-use crate::spec::{Idmap, Namespace, NamespaceKind, Spec};
+use crate::spec::{Capabilities, IdMapping, Idmap, Namespace, NamespaceKind, Spec, capability_name};
 
 /// Kernel parameters of the ipc namespace (ipc_namespaces(7)).
 const IPC: &[&str] = &[
@@ -38,11 +38,64 @@ pub(super) fn check(spec: &Spec, facts: &Facts) -> Result<(), PlanError> {
         return Err(no("linux.netDevices", "need a network namespace other than the runtime's"));
     }
     user_namespace(spec, facts)?;
+    id_ranges("linux.uidMappings", &linux.uid_mappings)?;
+    id_ranges("linux.gidMappings", &linux.gid_mappings)?;
+    for mount in &spec.mounts {
+        let Idmap::Mapped { uids, gids, .. } = &mount.idmap else { continue };
+        let at = format!("mounts[{}]", mount.destination.display());
+        id_ranges(&format!("{at}.uidMappings"), uids)?;
+        id_ranges(&format!("{at}.gidMappings"), gids)?;
+    }
+    capabilities(&spec.process.capabilities)?;
     security_labels(spec, facts)?;
     for key in linux.sysctl.keys() {
         sysctl(key, spec)?;
     }
     resctrl(spec, facts)
+}
+
+/// What the kernel would answer EINVAL to; see user_namespaces(7), "Defining user and group ID mappings".
+fn id_ranges(property: &str, ranges: &[IdMapping]) -> Result<(), PlanError> {
+    /// UID_GID_MAP_MAX_EXTENTS of the kernel.
+    const MOST: usize = 340;
+    let refuse = |why: String| Err(PlanError::refused(property, why));
+    if ranges.len() > MOST {
+        return refuse(format!("has {} ranges; the kernel takes {MOST}", ranges.len()));
+    }
+    let end = |first: u32, size: u32| u64::from(first) + u64::from(size);
+    for (at, range) in ranges.iter().enumerate() {
+        let IdMapping { container, host, size } = *range;
+        if size == 0 {
+            return refuse(format!("the range {container}:{host}:0 is empty"));
+        }
+        // The last id, 2^32 - 1, stands for "no id".
+        if end(container, size) > u64::from(u32::MAX) || end(host, size) > u64::from(u32::MAX) {
+            return refuse(format!("the range {container}:{host}:{size} goes beyond the last id"));
+        }
+        let overlap =
+            |a: u32, b: u32, b_size: u32| u64::from(a) < end(b, b_size) && u64::from(b) < end(a, size);
+        for other in &ranges[..at] {
+            if overlap(container, other.container, other.size) || overlap(host, other.host, other.size) {
+                return refuse(format!(
+                    "the ranges {}:{}:{} and {container}:{host}:{size} overlap",
+                    other.container, other.host, other.size
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// capset(2) takes no effective capability that is not permitted.
+fn capabilities(sets: &Capabilities) -> Result<(), PlanError> {
+    let missing = sets.effective & !sets.permitted;
+    match (0..64).find(|n| missing >> n & 1 == 1).and_then(capability_name) {
+        Some(name) => {
+            let why = format!("{name} cannot be in force: process.capabilities.permitted lacks it");
+            Err(PlanError::refused("process.capabilities.effective", why))
+        }
+        None => Ok(()),
+    }
 }
 
 fn user_namespace(spec: &Spec, facts: &Facts) -> Result<(), PlanError> {

@@ -29,8 +29,9 @@ pub(super) fn parse<T: DeserializeOwned>(
         Ok(_) => String::new(),
         Err(e) => e.to_string(),
     };
-    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
-        return Err(SpecError::Parse(strict));
+    let mut value = match serde_json::from_slice::<Value>(bytes) {
+        Ok(value) => value,
+        Err(e) => return Err(SpecError::Parse(e.to_string())),
     };
     let mut warnings = Vec::new();
     rename_scheduler_flags(value.pointer_mut("/process/scheduler/flags"));
@@ -47,7 +48,12 @@ pub(super) fn parse<T: DeserializeOwned>(
             drop_unknown(&mut value, inside, *key, &mut warnings);
         }
     }
-    serde_json::from_value(value).map(|parsed| (parsed, warnings)).map_err(|_| SpecError::Parse(strict))
+    serde_path_to_error::deserialize(value).map(|parsed| (parsed, warnings)).map_err(|e| {
+        // Where in the text it is, when it is what the first look stumbled over too.
+        let (path, why) = (e.path().to_string(), e.inner().to_string());
+        let place = strict.strip_prefix(&why).map(str::to_owned).unwrap_or_default();
+        SpecError::Shape { property: path, why: format!("{why}{place}") }
+    })
 }
 
 /// Two of oci-spec's names for scheduler flags are not the spec's.

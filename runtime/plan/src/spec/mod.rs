@@ -51,13 +51,21 @@ pub struct Spec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// The text is not JSON, or not of the spec's shape.
-    #[error("config.json: {0}")]
+    #[error("{0}")]
     Parse(String),
+    /// A property has not the type that it must have.
+    #[error("{property}: {why}")]
+    Shape {
+        /// The property's path, such as `process.args`.
+        property: String,
+        /// What was expected there.
+        why: String,
+    },
     /// A property that is needed is not there.
-    #[error("config.json: {0} must not be empty")]
+    #[error("{0} must not be empty")]
     Missing(&'static str),
     /// A property has a value that cannot be.
-    #[error("config.json: {property} {value:?}: {why}")]
+    #[error("{property} {value:?}: {why}")]
     Invalid {
         /// The property's path, such as `process.cwd`.
         property: String,
@@ -99,8 +107,8 @@ impl Spec {
             root: root.path().clone(),
             root_readonly: root.readonly().unwrap_or(false),
             process: Process::resolve(process)?,
-            hostname: raw.hostname().clone().filter(|s| !s.is_empty()),
-            domainname: raw.domainname().clone().filter(|s| !s.is_empty()),
+            hostname: uts_name("hostname", raw.hostname())?,
+            domainname: uts_name("domainname", raw.domainname())?,
             mounts,
             hooks: Hooks::resolve(raw.hooks().as_ref())?,
             annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
@@ -147,7 +155,21 @@ fn pids_may_be_unset(resources: &oci_spec::runtime::LinuxResources) -> bool {
     resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0)
 }
 
+/// A name of the uts namespace: see sethostname(2) for its length.
+fn uts_name(property: &str, name: &Option<String>) -> Result<Option<String>, SpecError> {
+    match name {
+        Some(name) if name.len() > 64 => {
+            Err(SpecError::invalid(property, name, "is longer than the 64 bytes that the kernel takes"))
+        }
+        Some(name) if name.contains('\0') => Err(SpecError::invalid(property, name, "has a NUL byte")),
+        name => Ok(name.clone().filter(|s| !s.is_empty())),
+    }
+}
+
 fn check_version(version: &str) -> Result<(), SpecError> {
+    if version.is_empty() {
+        return Err(SpecError::Missing("ociVersion"));
+    }
     let number = version.split(['-', '+']).next().unwrap_or_default();
     let parts: Vec<Option<u32>> = number.split('.').map(|p| p.parse().ok()).collect();
     match parts[..] {
