@@ -95,6 +95,11 @@ impl Bundle {
         self.folder.path()
     }
 
+    /// The runtime under test, for a command line that [`Bundle::command`] does not make.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
     /// The container's root filesystem on the host.
     pub fn rootfs(&self) -> PathBuf {
         self.folder().join("rootfs")

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use croft_harness::Subject;
 
 mod attacks;
+mod bad_input;
 mod callers_containerd;
 mod callers_docker;
 mod callers_podman;
@@ -23,10 +24,15 @@ mod seccomp;
 mod systemd;
 mod terminal;
 mod user_namespace;
+mod verbs;
+mod wording;
 
 const SUBJECTS: &[Subject] = &[
     coverage::SUBJECT,
     run::SUBJECT,
+    verbs::SUBJECT,
+    wording::SUBJECT,
+    bad_input::SUBJECT,
     process::SUBJECT,
     mounts::SUBJECT,
     limits::SUBJECT,

@@ -298,14 +298,16 @@ impl Record {
     /// # Errors
     /// In words, when it is not one or of a newer format.
     pub fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        if record.format > FORMAT {
-            return Err(format!(
-                "its format {} is newer than this croft-oci, which knows {FORMAT}",
-                record.format
-            ));
+        // The version first: of a newer record nothing else need be understood.
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
         }
-        Ok(record)
+        let Version { format } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        if format > FORMAT {
+            return Err(format!("its format {format} is newer than this croft-oci, which knows {FORMAT}"));
+        }
+        serde_json::from_slice(bytes).map_err(|e| e.to_string())
     }
 }
 

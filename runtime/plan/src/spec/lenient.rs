@@ -31,7 +31,7 @@ pub(super) fn parse<T: DeserializeOwned>(
     };
     let mut value = match serde_json::from_slice::<Value>(bytes) {
         Ok(value) => value,
-        Err(e) => return Err(SpecError::Parse(e.to_string())),
+        Err(e) => return Err(SpecError::Parse(super::short(e.to_string()))),
     };
     let mut warnings = Vec::new();
     rename_scheduler_flags(value.pointer_mut("/process/scheduler/flags"));
@@ -52,7 +52,7 @@ pub(super) fn parse<T: DeserializeOwned>(
         // Where in the text it is, when it is what the first look stumbled over too.
         let (path, why) = (e.path().to_string(), e.inner().to_string());
         let place = strict.strip_prefix(&why).map(str::to_owned).unwrap_or_default();
-        SpecError::Shape { property: path, why: format!("{why}{place}") }
+        SpecError::Shape { property: path, why: format!("{}{place}", super::short(why)) }
     })
 }
 

@@ -82,7 +82,16 @@ impl SpecError {
         value: impl std::fmt::Display,
         why: &'static str,
     ) -> Self {
-        SpecError::Invalid { property: property.into(), value: value.to_string(), why }
+        SpecError::Invalid { property: property.into(), value: short(value.to_string()), why }
+    }
+}
+
+/// A text for a message: what the user wrote may be of any length.
+fn short(text: String) -> String {
+    const LONGEST: usize = 400;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }
 
