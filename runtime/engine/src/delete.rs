@@ -61,6 +61,10 @@ pub fn remove(container: Container) -> Result<Option<Error>> {
             ));
         }
     }
+    if let (Some(v2), false) = (&record.groups.v2, record.groups.v1.is_empty()) {
+        // Undo begins with the v1 groups, which only the cgroup2 group can empty.
+        crate::apply::empty_group(&v2.dir).on(|| format!("kill cgroup {}", v2.dir.display()))?;
+    }
     for step in record.undo.iter().rev() {
         undo::perform(step).map_err(|why| Error::refused("delete", why))?;
     }
