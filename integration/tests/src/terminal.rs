@@ -221,13 +221,17 @@ fn exec_console_socket(host: &Host) -> Result<()> {
     bundle.started()?;
     let path = bundle.folder().join("socket");
     let socket = FdSocket::listen(&path)?;
-    let options = ["-t", "-d", "--console-socket", &path.to_string_lossy()];
+    let pid_file = bundle.folder().join("pid");
+    let (path, pid_path) = (path.to_string_lossy(), pid_file.to_string_lossy());
+    let options = ["-t", "-d", "--console-socket", &path, "--pid-file", &pid_path];
     bundle.exec_with(&options, &["/bin/sh", "-c", "tty; read x; echo got $x"])?.success()?;
     let (master, _) = socket.received()?;
     let text = read_line(&master)?;
     ensure!(text.starts_with("/dev/pts/"), "{text:?}");
     rustix::io::write(&master, b"word\r")?;
     ensure!(read_line(&master)?.starts_with("word"));
+    let pid = Pid::from_raw(std::fs::read_to_string(&pid_file)?.parse()?).context("pid")?;
+    rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?;
     Ok(())
 }
 

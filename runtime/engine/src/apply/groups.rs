@@ -8,7 +8,7 @@ use std::time::Duration;
 use croft_plan::cgroup::{OnMissing, Write};
 use croft_plan::devices::Insn;
 use croft_plan::step::Slot;
-use croft_sys::{Errno, cgroup};
+use croft_sys::{Errno, cgroup, wait};
 
 use super::{Cause, Outcome};
 use crate::world::World;
@@ -191,12 +191,14 @@ pub fn remove_group(hierarchy: &Path, dir: &Path) -> croft_sys::Result<()> {
     Ok(())
 }
 
-/// A v1 group stays busy for a moment after the death of its last process, and has no event that tells when it is free.
+/// A v1 group stays busy for a moment after the death of its last process, and has no event that tells when it is free. A
+/// runtime that has stayed is the parent of what the container left behind, and the group is busy until that is reaped.
 fn remove_when_free(dir: &Path) -> croft_sys::Result<()> {
     let mut pause = Duration::from_micros(50);
     loop {
         match cgroup::remove_tree(dir) {
             Err(e) if e.errno() == Errno::BUSY && pause < KILL_LIMIT => {
+                while wait::reap_any()?.is_some() {}
                 std::thread::sleep(pause);
                 pause *= 2;
             }
