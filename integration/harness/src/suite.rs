@@ -2,7 +2,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -11,6 +12,9 @@ use rustix::process::{WaitOptions, wait};
 use crate::facility::Facility;
 use crate::host::{Host, RuntimeKind};
 use crate::sweep;
+
+/// The slowest test on an emulated processor is well below this.
+const TEST_LIMIT: Duration = Duration::from_secs(600);
 
 /// One test of the suite.
 #[derive(Debug, Clone, Copy)]
@@ -101,10 +105,29 @@ fn trial(subject: &'static Subject, test: &'static Test, host: &Arc<Host>, ignor
                 .or_default() += 1;
             return Ok(Completion::ignored_with(reason));
         }
+        let watch = watch(test, &host);
         let result = (test.run)(&host);
+        drop(watch);
         reap();
         judge(result, mark, &host).map(|()| Completion::Completed)
     })
+}
+
+/// Ends the whole suite when `test` is past [`TEST_LIMIT`], unless what this gives is dropped before: a test that waits for what
+/// never comes would hold everything up.
+fn watch(test: &'static Test, host: &Arc<Host>) -> mpsc::Sender<()> {
+    let (ended, watched) = mpsc::channel();
+    let host = Arc::clone(host);
+    std::thread::spawn(move || {
+        if watched.recv_timeout(TEST_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("integration: {} is past {} s, here everything ends", test.name, TEST_LIMIT.as_secs());
+            if let Err(error) = sweep::sweep(&host) {
+                eprintln!("integration: {error:#}");
+            }
+            std::process::exit(1);
+        }
+    });
+    ended
 }
 
 fn reason_to_ignore(test: &Test, mark: Option<OnRunc>, host: &Host) -> Option<String> {

@@ -95,7 +95,8 @@ fn a_task_from_start_to_delete(host: &Host) -> Result<()> {
     ensure!(list()?.contains("PAUSED"), "{}", list()?);
     containerd.ok(&["tasks", "resume", "first"])?;
     ensure!(containerd.ok(&["tasks", "ps", "first"])?.lines().count() >= 2);
-    ensure!(containerd.ok(&["tasks", "metrics", "first"])?.contains("pids.current"));
+    let metrics = containerd.ok(&["tasks", "metrics", "first"])?;
+    ensure!(metrics.contains("pids.current"), "{metrics}");
     containerd.ok(&["tasks", "kill", "--signal", "TERM", "first"])?;
     // It waits for the end, gives the status and deletes the task.
     let out = containerd.ctr(&["tasks", "attach", "first"])?;

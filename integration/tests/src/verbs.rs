@@ -1,5 +1,6 @@
 //! `ps`, `pause`, `resume`, `update`, `events`, `list`, `spec`: what runc's callers use beside create, start, kill and delete.
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ fn limit(host: &Host, bundle: &Bundle, controller: &str, [v1, v2]: [&str; 2]) ->
     let hierarchy = host.hierarchy_of(controller).context("required")?;
     let file = if host.cgroup1.contains_key(controller) { v1 } else { v2 };
     let path = hierarchy.join(bundle.id()).join(file);
-    Ok(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().to_owned())
+    Ok(fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().to_owned())
 }
 
 const MEMORY: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
@@ -132,9 +133,9 @@ fn update_changes_limits(host: &Host) -> Result<()> {
     ensure!(limit(host, &bundle, "pids", PIDS)? == "30");
     // From a file, and by standard input as containerd does.
     let file = bundle.folder().join("resources.json");
-    std::fs::write(&file, r#"{"memory":{"limit":33554432}}"#)?;
+    fs::write(&file, r#"{"memory":{"limit":33554432}}"#)?;
     let mut update = bundle.command("update");
-    update.args(["--resources=-", bundle.id()]).stdin(std::fs::File::open(&file)?);
+    update.args(["--resources=-", bundle.id()]).stdin(fs::File::open(&file)?);
     process::run_with_input(&mut update, VERB_LIMIT)?.success()?;
     ensure!(limit(host, &bundle, "memory", MEMORY)? == "33554432");
     ensure!(limit(host, &bundle, "pids", PIDS)? == "30", "what an update does not name stays");
@@ -153,7 +154,7 @@ fn update_changes_all_or_nothing(host: &Host) -> Result<()> {
     let resources = r#"{"memory":{"limit":134217728},"pids":{"limit":40},
         "blockIO":{"throttleReadBpsDevice":[{"major":999,"minor":999,"rate":1}]}}"#;
     let file = bundle.folder().join("resources.json");
-    std::fs::write(&file, resources)?;
+    fs::write(&file, resources)?;
     let path = file.to_str().context("temporary folders have plain names")?;
     let groups = Snapshot::take(host, &[bundle.state_root()])?;
     bundle.verb("update", &["--resources", path], &[])?.failure()?;
@@ -192,10 +193,11 @@ fn events_count_and_tell_of_oom(host: &Host) -> Result<()> {
     ensure!(once["type"] == "stats" && once["id"] == bundle.id(), "{once}");
     ensure!(once["data"]["memory"]["usage"]["limit"] == 32 << 20, "{once:#}");
     ensure!(once["data"]["pids"]["current"].as_u64() >= Some(1) || host.is_hybrid(), "{once:#}");
+    let told = bundle.folder().join("events");
     let mut events = bundle.command("events");
-    events.args(["--interval", "1h", bundle.id()]).stdin(Stdio::null()).stdout(Stdio::piped());
+    events.args(["--interval", "1s", bundle.id()]).stdin(Stdio::null()).stdout(File::create(&told)?);
     let mut child = events.spawn()?;
-    let told = oom_is_told(&bundle, &mut child);
+    let told = oom_is_told(&bundle, &told);
     // It ends with the container; a failed test ends it here.
     bundle.verb("delete", &["--force"], &[])?.success()?;
     let ended = process::wait(&mut child, Duration::from_secs(10))?;
@@ -207,15 +209,16 @@ fn events_count_and_tell_of_oom(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn oom_is_told(bundle: &Bundle, child: &mut std::process::Child) -> Result<()> {
-    let mut lines = BufReader::new(child.stdout.take().context("it was piped")?).lines();
-    let mut next =
-        || -> Result<Value> { Ok(serde_json::from_str(&lines.next().context("events has ended")??)?) };
-    ensure!(next()?["type"] == "stats");
-    std::fs::write(bundle.rootfs().join("tmp/go"), "")?;
-    let event = next()?;
-    ensure!(event["type"] == "oom" && event["id"] == bundle.id(), "{event}");
-    Ok(())
+fn oom_is_told(bundle: &Bundle, told: &Path) -> Result<()> {
+    let has = |kind: &str| -> Result<bool> {
+        let text = fs::read_to_string(told)?;
+        // The last line may not be whole yet.
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(events.into_iter().any(|event| event["type"] == kind && event["id"] == bundle.id()))
+    };
+    until(|| has("stats"))?;
+    fs::write(bundle.rootfs().join("tmp/go"), "")?;
+    until(|| has("oom"))
 }
 
 fn list_has_runcs_columns(host: &Host) -> Result<()> {
@@ -248,8 +251,8 @@ fn spec_runs(host: &Host) -> Result<()> {
         let mut spec = Command::new(bundle.runtime());
         spec.arg("spec").arg("--bundle").arg(bundle.folder()).args(rootless.then_some("--rootless"));
         process::run(&mut spec, VERB_LIMIT)?.success()?;
-        let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
-        std::fs::remove_file(&path)?;
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+        fs::remove_file(&path)?;
         ensure!(config["process"]["terminal"] == true && config["process"]["args"][0] == "sh", "{config:#}");
         ensure!(config["linux"]["uidMappings"].is_array() == rootless, "{config:#}");
         config["process"]["terminal"] = false.into();
@@ -258,7 +261,7 @@ fn spec_runs(host: &Host) -> Result<()> {
         bundle.config = config;
         if !rootless {
             ensure!(bundle.stdout()? == "sh runs\n");
-            std::fs::remove_file(&path)?;
+            fs::remove_file(&path)?;
         }
     }
     Ok(())

@@ -65,6 +65,16 @@ pub fn is_closed(dir: &Path) -> bool {
     fs::open(dir.join(START), OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).is_ok()
 }
 
+/// Takes away the gate of a container that has started: init closes its fifos while it becomes the program, one after the
+/// other, and the starter hears of the second before the first is closed.
+///
+/// # Errors
+/// When the fifo cannot be removed.
+pub fn take_away(dir: &Path) -> Result<()> {
+    let path = dir.join(START);
+    fs::unlinkat(CWD, &path, fs::AtFlags::empty()).map_err(|e| Error::file("remove", &path, e))
+}
+
 /// Opens the gate of this state folder from outside.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
     let spec = Spec::parse(&container.dir.config()?)?;
     let opener = gate::open(container.dir.path())?;
     opener.let_go().map_err(|why| Error::refused("start", why))?;
+    gate::take_away(container.dir.path())?;
     after_start(&container.record, &spec);
     Ok(())
 }

@@ -87,7 +87,7 @@ pub fn bundles_and_files(host: &Host) -> Result<()> {
         (&["--pid-file", "/proc/pid"], &["/proc/pid"]),
         (&["--pid-file", "/etc/"], &["/etc"]),
         (&["--pidfd-socket", "/nosuch.sock"], &["/nosuch.sock", "no such file or directory"]),
-        (&["--console-socket", "/nosuch.sock"], &["--console-socket", "terminal"]),
+        (&["--console-socket", "/nosuch.sock"], &["--console-socket", "tty"]),
         (&["--pidfd-socket", "/etc/passwd"], &["/etc/passwd", "connection refused"]),
     ];
     for (options, says) in cases {

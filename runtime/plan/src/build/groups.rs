@@ -179,12 +179,18 @@ fn place(b: &mut Builder<'_>) -> Result<PathBuf, PlanError> {
     })
 }
 
-/// v1 groups cost milliseconds, so they are made only in hierarchies that a limit needs, or in all when the container
-/// mounts its groups: a v1 mount without a group of its own would show the host's root.
+/// The v1 controllers whose counters containerd, Docker and Podman show of a container.
+const ACCOUNTING: [&str; 4] = ["blkio", "cpuacct", "memory", "pids"];
+
+/// v1 groups cost time, so they are made only in hierarchies that a limit needs; in those that count when a caller names
+/// the group's path, for there it looks the counters up; or in all when the container mounts its groups: a v1 mount
+/// without a group of its own would show the host's root.
 fn add_v1(b: &mut Builder<'_>, path: &Path, needed: &BTreeSet<&str>) {
     let shown = b.spec.mounts.iter().any(|m| m.kind == MountKind::Cgroup);
+    let counted = b.spec.linux.cgroups_path.is_some() && !b.facts.is_rootless();
+    let wanted = |c: &str| needed.contains(c) || (counted && ACCOUNTING.contains(&c));
     for (hierarchy, controllers) in b.facts.v1_hierarchies.clone() {
-        if !shown && !controllers.iter().any(|c| needed.contains(c.as_str())) {
+        if !shown && !controllers.iter().any(|c| wanted(c)) {
             continue;
         }
         let dir = below(&hierarchy, path);
