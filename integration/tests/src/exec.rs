@@ -19,6 +19,25 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub const SUBJECT: Subject = Subject {
     name: "exec",
     on_runc: &[
+        ("changes_to_the_containers_process", OnRunc::Fails("runc refuses -e and --env in one command line")),
+        (
+            "subgroup",
+            OnRunc::Fails(
+                "runc joins a cpuset without processors: it fills a v1 group from its parent only at create",
+            ),
+        ),
+        (
+            "signals_are_passed_on",
+            OnRunc::CroftOnly("runc copies the streams and waits for whoever still holds them"),
+        ),
+        (
+            "preserved_descriptors",
+            OnRunc::Fails("runc 1.1 passes on descriptors that it opened itself in place of a closed one"),
+        ),
+        (
+            "default_signals_inside",
+            OnRunc::Fails("runc 1.1 leaves a real-time signal ignored (SigIgn 80000000)"),
+        ),
         ("cpu_affinity", OnRunc::CroftOnly("runtime-spec 1.2, which Debian bookworm's runc does not know")),
         (
             "what_it_leaves_out_is_the_containers",

@@ -3,7 +3,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use anyhow::{Result, ensure};
-use croft_harness::{Bundle, Facility, Host, Subject, Test};
+use croft_harness::{Bundle, Facility, Host, OnRunc, Subject, Test};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -11,7 +11,24 @@ use crate::user_namespace::mapped;
 
 pub const SUBJECT: Subject = Subject {
     name: "idmap",
-    on_runc: &[],
+    on_runc: &[
+        (
+            "mappings_of_the_mount",
+            OnRunc::Fails("runc 1.1 takes mappings of a mount and the option idmap for nothing"),
+        ),
+        (
+            "mappings_of_the_container",
+            OnRunc::Fails("runc 1.1 takes mappings of a mount and the option idmap for nothing"),
+        ),
+        (
+            "all_below_or_the_top_alone",
+            OnRunc::Fails("runc 1.1 takes mappings of a mount and the option idmap for nothing"),
+        ),
+        (
+            "a_file_system_that_cannot",
+            OnRunc::Fails("runc 1.1 takes mappings of a mount and the option idmap for nothing"),
+        ),
+    ],
     tests: &[
         Test { name: "mappings_of_the_mount", requires: &[Facility::Root], run: mappings_of_the_mount },
         Test {

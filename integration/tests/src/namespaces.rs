@@ -4,12 +4,16 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use croft_harness::snapshot::Snapshot;
-use croft_harness::{Bundle, Facility, Host, Subject, Test};
+use croft_harness::{Bundle, Facility, Host, OnRunc, Subject, Test};
 use serde_json::{Value, json};
 
 pub const SUBJECT: Subject = Subject {
     name: "namespaces",
-    on_runc: &[],
+    on_runc: &[
+        ("new_ones_are_not_the_hosts", OnRunc::Fails("runc 1.1 does not know time namespaces")),
+        ("each_kind_is_joined_by_path", OnRunc::Fails("runc 1.1 does not know time namespaces")),
+        ("clocks_have_their_offsets", OnRunc::Fails("runc 1.1 does not know time namespaces")),
+    ],
     tests: &[
         Test {
             name: "new_ones_are_not_the_hosts",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use croft_harness::snapshot::Snapshot;
-use croft_harness::{Bundle, Facility, Host, Output, Subject, Test, process};
+use croft_harness::{Bundle, Facility, Host, OnRunc, Output, Subject, Test, process};
 use serde_json::{Value, json};
 
 use crate::namespaces::set;
@@ -15,7 +15,24 @@ use crate::user_namespace::own;
 
 pub const SUBJECT: Subject = Subject {
     name: "rootless",
-    on_runc: &[],
+    on_runc: &[
+        (
+            "sub_ids_by_newuidmap",
+            OnRunc::Fails("runc sets no additional groups for an ordinary user, though its sub-ids allow it"),
+        ),
+        ("a_signal_to_all", OnRunc::Fails("runc 1.1 finds the processes of a container by its cgroup alone")),
+        ("a_delegated_group", OnRunc::Fails("runc 1.1 uses no delegated cgroup2 group on a hybrid host")),
+        ("a_limit_without_a_group", OnRunc::CroftOnly("the words are croft's own")),
+        (
+            "what_a_killed_runtime_leaves",
+            OnRunc::Fails("without a cgroup runc 1.1 does not find what it left behind"),
+        ),
+        (
+            "the_users_own_program_is_sealed",
+            OnRunc::CroftOnly("runc seals itself another way: a memfd with a name of its own"),
+        ),
+        ("refusals", OnRunc::CroftOnly("the words are croft's own")),
+    ],
     tests: &[
         Test { name: "every_state_in_turn", requires: NEEDS, run: every_state_in_turn },
         Test {

@@ -133,7 +133,8 @@ fn newer_calls(host: &Host) -> Result<()> {
         .into_iter()
         .filter(|n| !NEWER_THAN_OPENAT2.iter().any(|newer| n == newer) && n != "mkdir" && n != "mkdirat")
         .collect();
-    let profile = json!({"defaultAction": "SCMP_ACT_ERRNO",
+    // runc looks for the newest call in the architectures that are named.
+    let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
         "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}]});
     // 258 is mkdirat.
     let script =

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use croft_harness::snapshot::Snapshot;
-use croft_harness::{Bundle, Facility, Host, Subject, Test, process};
+use croft_harness::{Bundle, Facility, Host, OnRunc, Subject, Test, process};
 use serde_json::json;
 
 pub const SUBJECT: Subject = Subject {
     name: "systemd",
-    on_runc: &[],
+    on_runc: &[(
+        "paths_that_name_no_scope",
+        OnRunc::CroftOnly("runc looks for systemd before it looks at the path"),
+    )],
     tests: &[
         Test { name: "a_scope_holds_the_container", requires: NEEDS, run: a_scope_holds_the_container },
         Test { name: "limits_outlast_a_reload", requires: NEEDS, run: limits_outlast_a_reload },

@@ -15,10 +15,20 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 pub const SUBJECT: Subject = Subject {
     name: "terminal",
-    on_runc: &[(
-        "input_that_ends_ends_inside_too",
-        OnRunc::Fails("runc never tells the container that its input has ended: cat waits for ever"),
-    )],
+    on_runc: &[
+        (
+            "input_that_ends_ends_inside_too",
+            OnRunc::Fails("runc never tells the container that its input has ended: cat waits for ever"),
+        ),
+        (
+            "bytes_pass_both_ways",
+            OnRunc::CroftOnly("runc leaves the caller's terminal turning line feeds into two bytes"),
+        ),
+        (
+            "exec_passes_bytes_both_ways",
+            OnRunc::CroftOnly("runc leaves the caller's terminal turning line feeds into two bytes"),
+        ),
+    ],
     tests: &[
         Test { name: "bytes_pass_both_ways", requires: ROOT, run: bytes_pass_both_ways },
         Test { name: "exec_passes_bytes_both_ways", requires: ROOT, run: exec_passes_bytes_both_ways },

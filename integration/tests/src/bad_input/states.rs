@@ -72,7 +72,7 @@ const CREATED: Refusals = &[
 const RUNNING: Refusals = &[
     ("create", &[], &[], "already exists"),
     ("start", &[], &[], "cannot start an already running container"),
-    ("delete", &[], &[], "cannot delete container that is not stopped"),
+    ("delete", &[], &[], "that is not stopped"),
     ("resume", &[], &[], "not paused"),
     ("ps", &[], &["-o", "comm"], "couldn't find PID field"),
     ("ps", &[], &["--nosuch-option"], "ps(1)"),
@@ -82,7 +82,7 @@ const RUNNING: Refusals = &[
 const PAUSED: Refusals = &[
     ("pause", &[], &[], "container not running"),
     ("start", &[], &[], "cannot start a paused container"),
-    ("delete", &[], &[], "cannot delete container that is not stopped"),
+    ("delete", &[], &[], "that is not stopped"),
 ];
 const STOPPED: Refusals = &[
     ("create", &[], &[], "already exists"),
