@@ -103,7 +103,7 @@ fn reads(path: &str, text: &str) -> bool {
 }
 
 /// Whether QEMU emulates the processor (TCG), rather than the hardware running it.
-pub(crate) fn emulated() -> bool {
+pub fn emulated() -> bool {
     fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
 }
 

@@ -9,6 +9,7 @@ pub mod debian;
 pub mod facility;
 pub mod host;
 pub mod process;
+pub mod ptrace;
 pub mod rootfs;
 pub mod snapshot;
 pub mod stage;

@@ -9,6 +9,7 @@ mod callers_containerd;
 mod callers_docker;
 mod callers_podman;
 mod coverage;
+mod crash;
 mod exec;
 mod hooks;
 mod idmap;
@@ -48,6 +49,7 @@ const SUBJECTS: &[Subject] = &[
     attacks::SUBJECT,
     exec::SUBJECT,
     terminal::SUBJECT,
+    crash::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,
     callers_containerd::SUBJECT,

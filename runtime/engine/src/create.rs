@@ -7,11 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use crate::handover::Attach;
 pub use croft_plan::build::{Driver, Keyring, RootSwitch};
 use croft_plan::build::{Plan, Request, build};
+use croft_plan::handshake::Failure;
 use croft_plan::lifecycle::Status;
 use croft_plan::spec::Spec;
 use croft_sys::clone::Child;
 
-use crate::apply::apply_undoably;
+use crate::apply::{apply_undoably, refuse_in_use};
 use crate::error::{Context, Error, Result};
 use crate::gate::{self, Opener};
 use crate::handover::{HandOver, check_console, check_preserved, write_pid_file};
@@ -152,10 +153,12 @@ fn make(
     world: &mut World,
     dir: StateDir,
 ) -> Result<Created> {
-    dir.save_config(bytes)?;
     let mut record = record(options, plan, request);
+    // Before anything is recorded: delete kills what is in the recorded groups.
+    groups_are_free(plan)?;
     // The intent goes before the first effect: what a crash leaves is found by it.
     dir.save(&record)?;
+    dir.save_config(bytes)?;
     let to = HandOver::connect(options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
     let mut undo = UndoStack::default();
     let step = |f| Error::Step(f);
@@ -190,6 +193,7 @@ fn make(
         write_pid_file(file, pid)?;
     }
     dir.save(&record)?;
+    spawned.recorded()?;
     let terminal = if options.console_socket.is_some() { None } else { received.terminal };
     undo.keep();
     let child = guard.keep().child;
@@ -200,6 +204,18 @@ fn make(
 fn process_record(world: &World, pid: i32) -> Result<(char, ProcessRecord)> {
     let stat = world.proc.stat(pid).on(|| "read the container's process".into())?;
     Ok((stat.state, ProcessRecord { pid, start_time: stat.start_time }))
+}
+
+/// Refuses groups that have processes.
+fn groups_are_free(plan: &Plan) -> Result<()> {
+    let groups = &plan.groups;
+    for group in groups.v2.iter().chain(&groups.v1).filter(|group| group.dir.exists()) {
+        let step = || format!("make cgroup {}", group.dir.display());
+        refuse_in_use(&group.dir).map_err(|cause| {
+            Error::Step(Failure { step: step(), reason: cause.reason, errno: cause.errno })
+        })?;
+    }
+    Ok(())
 }
 
 fn record(options: &CreateOptions, plan: &Plan, request: &Request) -> Record {

@@ -1,8 +1,10 @@
 //! `delete`: takes back what create did, by its record.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use croft_plan::build::{Driver, Keyring, Request, RootSwitch, build};
 use croft_plan::lifecycle::{Status, Verb};
 use croft_plan::spec::{HookPoint, Spec};
 use croft_sys::proc::Proc;
@@ -10,7 +12,7 @@ use croft_sys::{cgroup, wait};
 
 use crate::error::{Context, Error, Result};
 use crate::report::OciState;
-use crate::state::{Container, StateRoot};
+use crate::state::{Container, Record, StateRoot};
 use crate::{hooks, undo};
 
 /// Whether a container that still runs is killed.
@@ -34,9 +36,42 @@ pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Option<Error>>
     let verb = if force == Force::Yes { Verb::ForceDelete } else { Verb::Delete };
     match root.open_for(id, verb, &proc) {
         Err(Error::NotFound(_)) if force == Force::Yes => Ok(None),
+        Err(Error::BadState { id, why }) if force == Force::Yes => remove_unrecorded(root, &id, why),
         Err(e) => Err(e),
         Ok(container) => remove(container),
     }
+}
+
+/// Removes a container whose record is lost or cannot be understood: the groups that its configuration leads to, with what
+/// is in them. Says so in what it returns.
+fn remove_unrecorded(root: &StateRoot, id: &str, why: String) -> Result<Option<Error>> {
+    let dir = root.lock(id)?;
+    let (record, what) = match dir.config().ok().and_then(|bytes| recorded_by_config(id, &bytes)) {
+        Some(record) => (record, "what its configuration leads to is removed"),
+        None => (Record::empty(id), "its folder is removed, but its processes and cgroups are not known"),
+    };
+    let hooks = remove(Container { dir, record, pidfd: None, status: Status::Stopped })?;
+    let hooks = hooks.map(|e| format!("; {e}")).unwrap_or_default();
+    Ok(Some(Error::BadState { id: id.to_owned(), why: format!("{why}; {what}{hooks}") }))
+}
+
+/// What would be recorded if a container with this configuration were created now.
+fn recorded_by_config(id: &str, bytes: &[u8]) -> Option<Record> {
+    let spec = Spec::parse(bytes).ok()?;
+    let facts = crate::facts::gather(&Proc::open().ok()?).ok()?;
+    // `slice:prefix:name` is systemd's form. Without a path this takes the usual driver.
+    let of_systemd = spec.linux.cgroups_path.as_ref().is_some_and(|p| p.matches(':').count() == 2);
+    let request = Request {
+        id: id.to_owned(),
+        bundle: PathBuf::new(),
+        rootfs: PathBuf::new(),
+        keyring: Keyring::New,
+        root_switch: RootSwitch::Pivot,
+        driver: if of_systemd { Driver::Systemd } else { Driver::Cgroupfs },
+    };
+    let plan = build(&spec, &facts, &request).ok()?;
+    let undo = plan.host.iter().filter_map(|step| step.undo()).collect();
+    Some(Record { groups: plan.groups, undo, ..Record::empty(id) })
 }
 
 /// Removes an open container.
@@ -80,7 +115,7 @@ pub fn remove(container: Container) -> Result<Option<Error>> {
 }
 
 /// A frozen process of v1's freezer dies only once it is thawed; cgroup2's dies frozen.
-fn thaw(record: &crate::state::Record) {
+fn thaw(record: &Record) {
     if let Some(group) = &record.groups.v2
         && let Ok(fd) = cgroup::open(&group.dir)
     {
@@ -89,7 +124,7 @@ fn thaw(record: &crate::state::Record) {
 }
 
 /// Removes a container that its creator gives up: its process has been reaped.
-pub(crate) fn delete_unlocked(record: &crate::state::Record, dir: &std::path::Path) {
+pub(crate) fn delete_unlocked(record: &Record, dir: &std::path::Path) {
     for step in record.undo.iter().rev() {
         let _ = undo::perform(step);
     }

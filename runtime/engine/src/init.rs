@@ -116,7 +116,8 @@ fn exec(init: &Init<'_>, world: &World) -> Result<Infallible, Failure> {
         fail("exec", format!("exec: {:?}: {why}", plan.exec.args[0]), Some(error.errno().raw_os_error()))
     };
     let Some(gate) = &init.gate else { return Err(run()) };
-    // The host takes the closing of this socket as "created".
+    // Before it is recorded nobody could find it: it ends with the host then, and not after.
+    ask(init, &FromInit::Gated, FromHost::Recorded)?;
     croft_sys::shut(init.host.as_fd());
     let why = match gate.wait() {
         Err(_) => std::process::exit(1),

@@ -23,6 +23,8 @@ pub struct Spawned {
     pub child: Child,
     /// The connection to it, until it is at the gate.
     host: OwnedFd,
+    /// Whether it waits at a gate.
+    waits: bool,
 }
 
 /// Kills and reaps a new process unless what it was made for has succeeded.
@@ -106,11 +108,12 @@ pub fn spawn(plan: &Plan, world: &mut World, birth: Birth) -> Result<Spawned> {
     };
     drop(theirs);
     world.holder = None;
+    let waits = birth.gate.is_some();
     drop(birth);
     leave_again(before)?;
     let child = if between { take_grandchild(child, &host)? } else { child };
     world.child = Some(child.pid);
-    Ok(Spawned { child, host })
+    Ok(Spawned { child, host, waits })
 }
 
 /// Makes the runtime, and so its child until that has become its program, something that nobody else may ptrace or look
@@ -213,6 +216,7 @@ impl Spawned {
             maps: plan.maps,
             hooks: init::has_runtime_hooks(plan),
             listener: world.filter.as_ref().is_some_and(crate::filter::wants_listener),
+            gate: self.waits,
         };
         let mut received = Received::default();
         let mut at = State::Born;
@@ -246,10 +250,20 @@ impl Spawned {
                     received.listener = Some(fetched.on(|| "fetch the filter's listener".into())?);
                     self.say(FromHost::ListenerTaken)?;
                 }
+                // It goes on at `recorded`.
+                FromInit::Gated => {}
                 FromInit::Failed(failure) => return Err(Error::Init(failure)),
             }
         }
         Ok(received)
+    }
+
+    /// Tells init that it is recorded: it outlives the runtime from here on.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn recorded(&self) -> Result<()> {
+        self.say(FromHost::Recorded)
     }
 
     fn hear(&self) -> Result<(Event, Option<OwnedFd>)> {

@@ -4,6 +4,7 @@
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use croft_plan::build::{Groups, Keyring};
@@ -156,6 +157,15 @@ impl StateRoot {
         }
     }
 
+    /// Locks a container's folder, whatever is in it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none.
+    pub fn lock(&self, id: &str) -> Result<StateDir> {
+        check_id(id)?;
+        StateDir::lock(self.path.join(id), id)
+    }
+
     /// Opens a container, whatever its state.
     ///
     /// # Errors
@@ -203,9 +213,11 @@ impl StateDir {
         })?;
         croft_sys::fs::flock(&file, croft_sys::fs::FlockOperation::LockExclusive)
             .map_err(|e| Error::file("lock", &path, e))?;
-        // A delete may have won the lock and removed the folder that we hold.
-        if !path.exists() {
-            return Err(Error::NotFound(id.to_owned()));
+        // A delete may have won the lock and removed the folder that we hold, and a create have made another.
+        let held = file.metadata().map_err(|e| Error::file("look at", &path, e))?;
+        match std::fs::metadata(&path) {
+            Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => {}
+            _ => return Err(Error::NotFound(id.to_owned())),
         }
         Ok(StateDir { path, _lock: Some(file.into()) })
     }
@@ -258,6 +270,10 @@ impl StateDir {
         let path = self.path.join(RECORD);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
+            // The configuration is kept after the record is: with it alone the record was lost.
+            Err(e) if e.kind() == ErrorKind::NotFound && self.path.join(CONFIG).exists() => {
+                return Err(Error::BadState { id: id.to_owned(), why: "its record is missing".into() });
+            }
             Err(e) if e.kind() == ErrorKind::NotFound && self.path.is_dir() => return Ok(Record::empty(id)),
             Err(e) if e.kind() == ErrorKind::NotFound => return Err(Error::NotFound(id.to_owned())),
             Err(e) => return Err(Error::file("read", &path, e)),
@@ -270,13 +286,24 @@ impl StateDir {
     /// # Errors
     /// When it cannot be removed.
     pub fn remove(self) -> Result<()> {
-        std::fs::remove_dir_all(&self.path).map_err(|e| Error::file("remove", &self.path, e))
+        let failed = |e| Error::file("remove", &self.path, e);
+        // The record goes last: cut off half way, this still is the container that it was.
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name() != RECORD {
+                std::fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        match std::fs::remove_file(self.path.join(RECORD)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(failed(e)),
+            _ => std::fs::remove_dir(&self.path).map_err(failed),
+        }
     }
 }
 
 impl Record {
     /// The record of a container whose making ended before it was first recorded.
-    fn empty(id: &str) -> Self {
+    pub(crate) fn empty(id: &str) -> Self {
         Record {
             format: FORMAT,
             id: id.to_owned(),

@@ -10,11 +10,13 @@
 //!        ◀────── Proceed ───
 //!   Filtered ─ Listener(n) ▶  fetches descriptor n
 //!        ◀─ ListenerTaken ──                          (only with a listener)
-//!   Gated ── closes ───────▶  saves "created"
+//!   Gated ── Gated ────────▶  saves "created"
+//!        ◀───── Recorded ───                          (a further process closes the socket by its exec instead)
 //!   any ── Failed ─────────▶  undoes, reaps, reports
 //! ```
 //!
-//! Messages are JSON, one a packet.
+//! Messages are JSON, one a packet. Init waits for an answer wherever it could otherwise outlive a host that dies: at the
+//! end of the stream it ends. From `Recorded` on, `delete` finds it by the record.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,8 @@ pub enum FromInit {
     Ready,
     /// The system call filter has a listener: the number of its descriptor in init.
     Listener(i32),
+    /// It is about to wait for its start.
+    Gated,
     /// A step failed; init ends.
     Failed(Failure),
 }
@@ -47,6 +51,8 @@ pub enum FromHost {
     Proceed,
     /// The host has the listener.
     ListenerTaken,
+    /// The container is recorded: wait at the gate, whatever becomes of the host.
+    Recorded,
 }
 
 /// A step that failed, as data.
@@ -88,6 +94,8 @@ pub struct Expect {
     pub hooks: bool,
     /// A filter's listener.
     pub listener: bool,
+    /// A gate. Without one the end of the stream means that init has become its program.
+    pub gate: bool,
 }
 
 /// What reached the host.
@@ -125,7 +133,8 @@ impl State {
             Said(FromInit::RunHooks) if mapped && expect.hooks => Ok(State::Hooked),
             Said(FromInit::Ready) if hooked => Ok(State::Rooted),
             Said(FromInit::Listener(_)) if self == State::Rooted && expect.listener => Ok(State::Filtered),
-            Closed if filtered => Ok(State::Gated),
+            Said(FromInit::Gated) if filtered && expect.gate => Ok(State::Gated),
+            Closed if filtered && !expect.gate => Ok(State::Gated),
             _ => Err(OutOfOrder { state: self, event: event.clone() }),
         }
     }
@@ -152,6 +161,7 @@ mod tests {
             FromInit::RunHooks,
             FromInit::Ready,
             FromInit::Listener(3),
+            FromInit::Gated,
             FromInit::Failed(failure),
         ];
         said.into_iter().map(Event::Said).chain([Event::Closed]).collect()
@@ -160,8 +170,9 @@ mod tests {
     /// Every pair of state and event, for every plan: exactly one order leads to the gate.
     #[test]
     fn one_order_leads_to_the_gate() {
-        for bits in 0..8 {
-            let expect = Expect { maps: bits & 1 > 0, hooks: bits & 2 > 0, listener: bits & 4 > 0 };
+        for bits in 0..16 {
+            let [maps, hooks, listener, gate] = [1, 2, 4, 8].map(|bit| bits & bit > 0);
+            let expect = Expect { maps, hooks, listener, gate };
             let mut paths = vec![(State::Born, Vec::new())];
             let mut arrived = Vec::new();
             while let Some((state, path)) = paths.pop() {
@@ -200,7 +211,7 @@ mod tests {
 
     #[test]
     fn failing_is_allowed_anywhere_before_the_end() {
-        let failed = events().remove(4);
+        let failed = events().remove(5);
         for state in STATES.into_iter().filter(|s| !matches!(s, State::Gated | State::Failed)) {
             assert_eq!(state.next(&failed, Expect::default()), Ok(State::Failed), "{state:?}");
         }

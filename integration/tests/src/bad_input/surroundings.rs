@@ -156,7 +156,8 @@ pub fn state_folders(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Records that are cut off, of another shape, or of a later version: every verb names the container, and list goes on.
+/// Records that are cut off, of another shape, or of a later version: every verb names the container, and list goes on. Only
+/// `delete --force` removes what it can (`crash`).
 pub fn unreadable_states(host: &Host) -> Result<()> {
     let bundle = Bundle::new(host, &["true"])?;
     let folder = bundle.state_root().join(bundle.id());
@@ -175,7 +176,7 @@ pub fn unreadable_states(host: &Host) -> Result<()> {
             ("state", [].as_slice(), [].as_slice()),
             ("start", &[], &[]),
             ("kill", &[], &["KILL"]),
-            ("delete", &["--force"], &[]),
+            ("delete", &[], &[]),
         ] {
             let says = ["state of container", bundle.id(), says];
             refused(host, &bundle, verb(&bundle, name, before, after), &says)

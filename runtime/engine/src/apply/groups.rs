@@ -24,7 +24,9 @@ pub(super) fn make(hierarchy: &Path, dir: &Path, fill: &[String]) -> Outcome {
         at.push(name);
         loop {
             match std::fs::create_dir(&at) {
-                Ok(()) => fill_from_parent(&parent, &at, fill)?,
+                Ok(()) => fill_from_parent(&parent, &at, fill).inspect_err(|_| {
+                    let _ = std::fs::remove_dir(&at);
+                })?,
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                     if at == dir {
                         refuse_in_use(&at)?;
@@ -45,7 +47,10 @@ pub(super) fn make(hierarchy: &Path, dir: &Path, fill: &[String]) -> Outcome {
 
 /// A group that exists may be one that the caller has prepared, but not one with processes: they would share the limits
 /// and die with the container.
-fn refuse_in_use(dir: &Path) -> Outcome {
+///
+/// # Errors
+/// When it has processes, or cannot be looked into.
+pub fn refuse_in_use(dir: &Path) -> Outcome {
     let group = cgroup::open(dir)?;
     match cgroup::pids(group.as_fd()) {
         Ok(pids) if pids.is_empty() => Ok(()),

@@ -14,7 +14,7 @@ use crate::error::Reason;
 use crate::undo::UndoStack;
 use crate::world::World;
 
-pub use groups::{empty_group, remove_group};
+pub use groups::{empty_group, refuse_in_use, remove_group};
 pub use process::home_of;
 
 /// Why a step failed.
@@ -62,9 +62,13 @@ pub fn apply(steps: &[Step], world: &mut World) -> Result<(), Failure> {
 /// Performs the steps in order and stacks what undoes them.
 pub fn apply_undoably(steps: &[Step], world: &mut World, undo: &mut UndoStack) -> Result<(), Failure> {
     for step in steps {
-        // Stacked before the step: one that fails half way may have left something too.
-        undo.extend(step.undo());
-        one(step, world)?;
+        let outcome = one(step, world);
+        // A step that fails half way may have left something too. But a group that could not be made cleans up after
+        // itself: it may be somebody else's, and its undo would kill what is in it.
+        if outcome.is_ok() || !matches!(step, Step::MakeGroup { .. }) {
+            undo.extend(step.undo());
+        }
+        outcome?;
     }
     Ok(())
 }
