@@ -49,13 +49,27 @@ pub fn probe() -> Result<PathBuf> {
         .with_context(|| format!("{} is not built: run cargo xtask test", program.display()))
 }
 
+/// The croft-oci of which `CROFT_FAULT`, the text of a step, makes that step fail. A debug build, beside those of the tests:
+/// only two crates are compiled for it.
+pub fn faulty_croft_oci() -> Result<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--package", "croft-oci"]);
+    command.args(["--features", "fault", "--bin", "croft-oci-fault"]).current_dir(&workspace);
+    process::run(&mut command, BUILD_LIMIT)?.success()?;
+    Ok(target_folder()?.join("debug/croft-oci-fault"))
+}
+
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
+}
+
 fn build(package: &str, profile: &str, program: &Path) -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     if !workspace.join("Cargo.toml").exists() || (env::var_os("CARGO").is_none() && program.exists()) {
         return Ok(());
     }
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
+    let mut command = cargo();
     command
         .args(["build", "--quiet", "--package", package, "--profile", profile, "--target", TARGET])
         .arg("--target-dir")

@@ -11,6 +11,7 @@ mod callers_podman;
 mod coverage;
 mod crash;
 mod exec;
+mod faults;
 mod hooks;
 mod idmap;
 mod limits;
@@ -49,6 +50,7 @@ const SUBJECTS: &[Subject] = &[
     attacks::SUBJECT,
     exec::SUBJECT,
     terminal::SUBJECT,
+    faults::SUBJECT,
     crash::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,
