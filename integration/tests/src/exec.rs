@@ -3,11 +3,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use croft_harness::process;
-use croft_harness::snapshot::Snapshot;
+use croft_harness::snapshot::{Snapshot, descendants};
 use croft_harness::suite::OnRunc;
 use croft_harness::{Bundle, Facility, Host, Subject, Test};
 use rustix::process::{Pid, Signal, kill_process};
@@ -436,6 +436,10 @@ fn in_a_paused_container(host: &Host) -> Result<()> {
     );
     let mut child = sh(&bundle, &["--ignore-paused"], "exit 8").stdin(Stdio::null()).spawn()?;
     // It is born frozen, and comes to its program once the container is resumed.
+    let deadline = Instant::now() + LIMIT;
+    while descendants(child.id())?.is_empty() {
+        ensure!(Instant::now() < deadline, "no process is born");
+    }
     bundle.verb("resume", &[], &[])?.success()?;
     let status = process::wait(&mut child, LIMIT)?.context("it does not end")?;
     ensure!(status.code() == Some(8), "{status}");

@@ -114,7 +114,12 @@ pub fn exec(root: &StateRoot, options: &ExecOptions) -> Result<Executed> {
     let mut world = World::new().on(|| "open /proc".into())?;
     let verb = if options.paused == Paused::Allow { Verb::ExecIgnoringPause } else { Verb::Exec };
     // Locked until the process runs: a delete waits, and finds it in the container's groups.
-    let container = root.open_for(&options.id, verb, &world.proc)?;
+    let mut container = root.open_for(&options.id, verb, &world.proc)?;
+    if container.status == Status::Paused {
+        // It runs only after a resume, which needs the lock. A delete meanwhile kills it with the group, or removes the group
+        // before it is born there.
+        container.dir.unlock();
+    }
     let spec = Spec::parse(&container.dir.config()?)?;
     let (mut wanted, mut warnings) = wanted(options, &spec)?;
     check_console(options.attach, wanted.terminal, options.console_socket.as_deref())?;
