@@ -2,13 +2,15 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use croft_harness::terminal::Terminal;
 use croft_harness::{Bundle, Host};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Swapping, bind, race, succeeded, without_mount};
+use super::{Swapping, add_mount, bind, race, succeeded, without_mount};
 
 /// Says whether a masked file shows anything: the null device reads as empty.
 const READ_MASKED: &str = "cat /proc/timer_list; cat /proc/keys";
@@ -80,30 +82,42 @@ pub fn cve_2025_62161(host: &Host) -> Result<()> {
 /// CVE-2025-52565 (runc): /dev/pts/N was a symbolic link when runc bound it on /dev/console, before anything was masked or made
 /// read-only, and so the console was a file of the kernel's that could be written.
 pub fn cve_2025_52565(host: &Host) -> Result<()> {
-    let open = "if [ -f /dev/console ]; then echo console is a file; fi; [ -t 0 ] && echo terminal";
     // A folder that is no devpts, full of links.
+    let open = "if [ -f /dev/console ]; then echo console is a file; fi; [ -t 0 ] && echo terminal";
     let (mut bundle, dev, _volume) = with_own_dev(host, Dev::Image, open)?;
-    bundle.config["process"]["terminal"] = json!(true);
     for number in 0..64 {
         symlink(COVETED, dev.join("pts").join(number.to_string()))?;
     }
     symlink("/dev/null", dev.join("pts/ptmx"))?;
-    let out = bundle.run()?;
-    if out.stdout.contains("console is a file") {
+    if on_terminal(&mut bundle)?.contains("console is a file") {
         return Err(succeeded("/dev/console is a file of the kernel's"));
     }
     // A console that is a link into procfs: the terminal would lie over the kernel's file.
-    let over = "if [ -c /proc/sys/kernel/core_pattern ]; then echo covered; fi";
+    let over = "if [ -c /proc/sys/kernel/core_pattern ]; then echo covered; fi; [ -t 0 ] && echo terminal";
     let (mut bundle, dev, _volume) = with_own_dev(host, Dev::Image, over)?;
-    bundle.config["process"]["terminal"] = json!(true);
-    bundle.config["mounts"].as_array_mut().expect("mounts is a list").push(json!({
-        "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-    }));
+    add_mount(
+        &mut bundle,
+        json!({
+            "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        }),
+    )?;
     symlink(COVETED, dev.join("console"))?;
-    let out = bundle.run()?;
-    if out.stdout.contains("covered") {
+    if on_terminal(&mut bundle)?.contains("covered") {
         return Err(succeeded("the terminal covers a file of the kernel's"));
     }
+    // Both were attacks: without the links the same bundle runs, and has a terminal.
+    fs::remove_file(dev.join("console"))?;
+    let text = on_terminal(&mut bundle)?;
+    ensure!(text.contains("terminal") && !text.contains("covered"), "{text}");
     Ok(())
+}
+
+/// Runs the bundle on a terminal of the test's own, and gives everything that was shown.
+fn on_terminal(bundle: &mut Bundle) -> Result<String> {
+    bundle.config["process"]["terminal"] = json!(true);
+    bundle.save()?;
+    let mut run = bundle.command("run");
+    run.arg("--bundle").arg(bundle.folder()).arg(bundle.id());
+    Ok(Terminal::start(&run, 24, 80)?.end(Duration::from_secs(20))?.1)
 }

@@ -10,11 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use croft_harness::{Bundle, Facility, Host, Subject, Test};
+use croft_harness::{Bundle, Facility, Host, OnRunc, Subject, Test};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod capabilities;
 mod cgroups;
 mod descriptors;
 mod masks;
@@ -30,18 +31,44 @@ macro_rules! attacks {
 
 pub const SUBJECT: Subject = Subject {
     name: "attacks",
-    on_runc: &[],
+    // Debian bookworm's runc, 1.1.5 with the patch for CVE-2024-21626, is open to what was published after it.
+    on_runc: &[
+        (
+            "cve_2023_25809",
+            OnRunc::Fails(
+                "1.1.5 closes it for an ordinary user's runtime; a user namespace of root's still gets a writable group",
+            ),
+        ),
+        (
+            "cve_2023_27561",
+            OnRunc::Races(
+                "1.1.5 looks whether /proc is a link before it mounts and masks there, and not while",
+            ),
+        ),
+        ("cve_2024_45310", OnRunc::Races("fixed in runc 1.1.14")),
+        (
+            "cve_2025_27612",
+            OnRunc::Fails("`exec --cap` of 1.1.5 panics where the container has no capabilities"),
+        ),
+        ("cve_2025_31133", OnRunc::Fails("fixed in runc 1.2.8 and 1.3.3")),
+        ("cve_2025_52565", OnRunc::Fails("fixed in runc 1.2.8 and 1.3.3")),
+        ("cve_2025_62161", OnRunc::Races("the same as CVE-2025-31133: fixed in runc 1.2.8 and 1.3.3")),
+        ("cve_2026_41579", OnRunc::Fails("fixed in runc 1.3.6")),
+    ],
     tests: attacks![
         cve_2016_9962: descriptors::cve_2016_9962,
         cve_2019_5736: runtime_binary::cve_2019_5736,
         cve_2019_16884: procfs::cve_2019_16884,
         cve_2019_19921: procfs::cve_2019_19921,
         cve_2021_30465: targets::cve_2021_30465,
+        cve_2022_27650: capabilities::cve_2022_27650,
+        cve_2022_29162: capabilities::cve_2022_29162,
         cve_2023_25809: cgroups::cve_2023_25809,
         cve_2023_27561: procfs::cve_2023_27561,
         cve_2023_28642: procfs::cve_2023_28642,
         cve_2024_21626: descriptors::cve_2024_21626,
         cve_2024_45310: targets::cve_2024_45310,
+        cve_2025_27612: capabilities::cve_2025_27612,
         cve_2025_31133: masks::cve_2025_31133,
         cve_2025_52565: masks::cve_2025_52565,
         cve_2025_52881: procfs::cve_2025_52881,
