@@ -8,6 +8,7 @@ mod demo;
 mod packages;
 mod project;
 mod properties;
+mod prove_security;
 mod test;
 mod vm;
 
@@ -32,6 +33,7 @@ enum Command {
     Conformance(conformance::Arguments),
     Demo(demo::Arguments),
     Properties(properties::Arguments),
+    ProveSecurity(prove_security::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
@@ -50,6 +52,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Properties(arguments) => properties::run(&arguments),
+        Command::ProveSecurity(arguments) => prove_security::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Conformance(arguments) => conformance::run(arguments),
         Command::Vm(arguments) => vm::run(&arguments),

@@ -96,7 +96,7 @@ fn in_vm() -> Result<()> {
 }
 
 /// Builds the integration suite and finds its program in what cargo says.
-fn suite_program() -> Result<PathBuf> {
+pub fn suite_program() -> Result<PathBuf> {
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "--quiet", "-p", "croft-integration", "--no-run", "--message-format", "json"]);
     let out = command.current_dir(project::checkout()?).output()?;
