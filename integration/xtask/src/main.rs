@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod conformance;
 mod demo;
+mod fuzz;
 mod packages;
 mod project;
 mod properties;
@@ -33,6 +34,7 @@ enum Command {
     Conformance(conformance::Arguments),
     Demo(demo::Arguments),
     Properties(properties::Arguments),
+    Fuzz(fuzz::Arguments),
     ProveSecurity(prove_security::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
@@ -52,6 +54,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Properties(arguments) => properties::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::ProveSecurity(arguments) => prove_security::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Conformance(arguments) => conformance::run(arguments),
