@@ -36,6 +36,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "newer_calls_get_enosys", requires: NEEDS_DOCKER, run: newer_calls },
         Test { name: "all_threads_and_flags", requires: NEEDS, run: flags },
         Test { name: "without_no_new_privileges", requires: NEEDS, run: without_no_new_privileges },
+        Test { name: "a_profile_older_than_what_the_runtime_calls", requires: NEEDS, run: old_profile },
         Test { name: "dockers_profile", requires: NEEDS_DOCKER, run: dockers_profile },
         Test { name: "an_agent_answers", requires: NEEDS, run: an_agent_answers },
         Test { name: "no_agent_listens", requires: NEEDS, run: no_agent },
@@ -192,6 +193,20 @@ fn without_no_new_privileges(host: &Host) -> Result<()> {
     let out = bundle.run()?.success()?;
     ensure!(out.stdout == "CapEff: 0000000000000000\nNoNewPrivs: 0\nSeccomp: 2\n", "{out}");
     ensure!(out.stderr.contains("No space left"), "{out}");
+    Ok(())
+}
+
+/// The filter holds before the working folder is entered and the program is looked for: neither may need what it refuses.
+fn old_profile(host: &Host) -> Result<()> {
+    let newer = ["openat2", "faccessat2", "statx", "close_range", "fchmodat2", "pidfd_open", "mount_setattr"];
+    let profile = but(json!([{"names": newer, "action": "SCMP_ACT_ERRNO"}]));
+    let bundle =
+        filtered(host, "pwd; grep ^Seccomp: /proc/self/status | tr -s '\\t' ' '", profile)?.edit(|c| {
+            c["process"]["noNewPrivileges"] = json!(false);
+            c["process"]["cwd"] = json!("/made/for/it");
+        });
+    let out = bundle.run()?.success()?;
+    ensure!(out.stdout == "/made/for/it\nSeccomp: 2\n", "{out}");
     Ok(())
 }
 

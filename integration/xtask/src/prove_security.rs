@@ -228,4 +228,14 @@ mod tests {
             assert!(!what.is_empty() && rows.contains(&format!("| {cve} (")), "{cve} has no row");
         }
     }
+
+    #[test]
+    fn every_patch_applies() {
+        let integration = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for Defence { cve, patch, .. } in defences(&integration.join("security"), &[]).unwrap() {
+            let mut git = Command::new("git");
+            git.args(["apply", "--recount", "--check"]).arg(patch).current_dir(integration.join(".."));
+            output(&mut git).unwrap_or_else(|e| panic!("the patch of {cve}: {e:#}"));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Who a process is: user and group ids, and capabilities. Each call changes the calling thread only, so the caller is single-threaded.
 
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -41,13 +42,18 @@ pub fn capabilities() -> Result<(u64, u64, u64)> {
 
 /// Drops every capability that is not in `keep` from the bounding set.
 ///
-/// What is in the set is asked of the kernel by the same call that drops: this runs under a seccomp filter that may
-/// forbid reading files.
+/// The last capability is found by the same call that drops: this runs under a seccomp filter that may forbid reading files.
 pub fn limit_bounding(keep: u64) -> Result<()> {
-    for number in (0..u64::BITS).filter(|n| keep >> n & 1 == 0 && in_bounding(*n)) {
+    for number in (0..u64::BITS).filter(|n| keep >> n & 1 == 0) {
         // SAFETY: integers only.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) } != 0 {
-            return Err(Error::last("prctl PR_CAPBSET_DROP"));
+            match Error::last("prctl PR_CAPBSET_DROP") {
+                // Past the last that the kernel knows.
+                e if e.errno() == Errno::INVAL => break,
+                // Without CAP_SETPCAP what is not there cannot be dropped either.
+                e if in_bounding(number) => return Err(e),
+                _ => {}
+            }
         }
     }
     Ok(())

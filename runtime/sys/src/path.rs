@@ -1,9 +1,8 @@
-//! Paths inside a root folder that may be hostile: resolved by the kernel under that root (openat2(2)) or by pathrs, never by string.
+//! Paths inside a root folder that may be hostile: resolved by the kernel under that root (openat2(2)), never by string.
 
 use std::ffi::OsStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -23,6 +22,12 @@ pub fn current_directory() -> Result<Vec<u8>> {
 /// Makes the folder `dir` the caller's working folder.
 pub fn enter(dir: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(dir).call("fchdir")
+}
+
+/// Makes the folder `path` the caller's working folder, following links as the kernel does: [`current_directory`] tells where it
+/// led.
+pub fn enter_by_name(path: &Path) -> Result<()> {
+    rustix::process::chdir(path).call("chdir")
 }
 
 /// Opens `path` inside `root` with `flags`; links and `..` are resolved as if `root` were `/`, and no magic link is followed.
@@ -101,16 +106,29 @@ pub fn mkdir_all(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
         Err(e) if e.errno() == Errno::NOENT => {}
         found => return found,
     }
-    let handle = rustix::io::fcntl_dupfd_cloexec(root, 0).call("dup")?;
-    let root = pathrs::Root::from_fd(handle);
-    let made = root.mkdir_all(path, &std::fs::Permissions::from_mode(0o755)).map_err(|e| {
-        let errno = match e.kind() {
-            pathrs::error::ErrorKind::OsError(Some(n)) => Errno::from_raw_os_error(n),
-            _ => Errno::IO,
+    let mut here = rustix::io::fcntl_dupfd_cloexec(root, 0).call("dup")?;
+    let mut so_far = PathBuf::new();
+    for component in path.components() {
+        let name = match component {
+            Component::RootDir | Component::CurDir => continue,
+            Component::Normal(name) => name,
+            Component::ParentDir | Component::Prefix(_) => return Err(Error::new("mkdir", Errno::INVAL)),
         };
-        Error::new("mkdir", errno)
-    })?;
-    Ok(made.into())
+        so_far.push(name);
+        here = match open_in_root(root, &so_far, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(e) if e.errno() == Errno::NOENT => make_and_open(here.as_fd(), name)?,
+            found => found?,
+        };
+    }
+    Ok(here)
+}
+
+/// Makes the folder `name` in `parent`. What took its place meanwhile is not followed: a link that leads nowhere is an error.
+fn make_and_open(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => open_without_links(parent, Path::new(name)),
+        Err(e) => Err(Error::new("mkdir", e)),
+    }
 }
 
 /// Splits a path into its folder and its last name.
@@ -141,8 +159,6 @@ pub fn same_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]
@@ -154,6 +170,20 @@ mod tests {
         let made = open_or_create(fd.as_fd(), Path::new("/link/x"), Kind::File);
         assert!(made.is_err(), "the link's target does not exist inside the root");
         assert!(!outside.path().join("x").exists());
+    }
+
+    #[test]
+    fn folders_are_made_through_links_inside_the_root_and_through_none_that_lead_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("run")).unwrap();
+        std::os::unix::fs::symlink("/run", root.path().join("var")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", root.path().join("dangling")).unwrap();
+        let fd = open_path(rustix::fs::CWD, root.path()).unwrap();
+        mkdir_all(fd.as_fd(), Path::new("/var/a/./b")).unwrap();
+        assert!(root.path().join("run/a/b").is_dir());
+        assert!(mkdir_all(fd.as_fd(), Path::new("/dangling/a")).is_err());
+        assert_eq!(mkdir_all(fd.as_fd(), Path::new("/x/../y")).unwrap_err().errno(), Errno::INVAL);
+        assert!(!root.path().join("nowhere").exists());
     }
 
     #[test]

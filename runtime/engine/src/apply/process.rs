@@ -1,7 +1,6 @@
 //! What a process is and may do: names, limits, labels, ids, capabilities, filter, program.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use croft_plan::spec::{Capabilities, Rlimit, User};
@@ -149,8 +148,17 @@ pub(super) fn change_directory(world: &mut World, cwd: &Path, missing: Missing) 
         Missing::Make => path::mkdir_all(root.as_fd(), cwd),
         Missing::Fail => path::open_in_root(root.as_fd(), cwd, OFlags::PATH | OFlags::DIRECTORY),
     };
-    let dir = dir.map_err(fail)?;
-    path::enter(dir.as_fd()).map_err(fail)?;
+    match dir {
+        Ok(dir) => path::enter(dir.as_fd()).map_err(fail)?,
+        // The container's own filter, when it is older than openat2(2); what follows finds a way out all the same.
+        Err(e) if matches!(e.errno(), Errno::PERM | Errno::NOSYS) => {
+            if matches!(missing, Missing::Make) {
+                std::fs::create_dir_all(cwd)?;
+            }
+            path::enter_by_name(cwd).map_err(fail)?;
+        }
+        Err(e) => return Err(fail(e)),
+    }
     // A working folder that is outside of the root all the same has a path that does not begin with a slash, getcwd(2) says.
     let here = path::current_directory()?;
     if here.first() != Some(&b'/') {
@@ -207,17 +215,17 @@ pub(super) fn find_program(world: &mut World, program: &str) -> Outcome {
 }
 
 fn check_program(path: &Path) -> Result<(), Errno> {
-    let meta =
-        std::fs::metadata(path).map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
-    if meta.is_dir() {
+    // By stat(2), not std's statx(2): the container's filter may be older than that.
+    let stat = fs::stat(path)?;
+    if fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
         return Err(Errno::ISDIR);
     }
-    if meta.permissions().mode() & 0o111 == 0 {
+    if stat.st_mode & 0o111 == 0 {
         return Err(Errno::ACCESS);
     }
     let access = fs::Access::EXEC_OK;
     match fs::accessat(fs::CWD, path, access, fs::AtFlags::EACCESS) {
-        // faccessat2 under an old filter of an outer container: the exec itself will tell.
+        // faccessat2 under an old filter: the exec itself will tell.
         Err(Errno::NOSYS | Errno::PERM) | Ok(()) => Ok(()),
         Err(e) => Err(e),
     }
