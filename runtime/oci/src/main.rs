@@ -8,13 +8,16 @@ mod man;
 mod seal;
 mod version;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::Cli;
 
 fn main() -> ExitCode {
+    // Before anything is read: what runs from the seal reads it all again.
+    let sealed = if std::env::args_os().any(|word| clones(&word)) { seal::run_sealed() } else { Ok(()) };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -31,9 +34,7 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::from(1);
     }
-    if cli.command.as_ref().is_some_and(clones)
-        && let Err(error) = seal::run_sealed()
-    {
+    if let Err(error) = sealed {
         return log::report(&cli.global, &error);
     }
     match commands::run(&cli) {
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether the command makes a process that a container can look at.
-fn clones(command: &Command) -> bool {
-    matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_))
+/// Whether `word`, as the command, makes a process that a container can look at. As anything else it costs a needless seal.
+fn clones(word: &OsStr) -> bool {
+    ["create", "run", "exec"].iter().any(|command| word == *command)
 }
