@@ -86,7 +86,7 @@ fn suite(runtime: &Path) -> Result<()> {
 }
 
 /// Subjects that do not depend on the kind of host, and for which the guest's processor, about twenty times slower, has no time.
-const NATIVE_ONLY: [&str; 3] = ["bad_input::", "crash::", "faults::"];
+const NATIVE_ONLY: [&str; 4] = ["attacks::", "bad_input::", "crash::", "faults::"];
 
 /// The suite's own program is run in the guest, where there is no cargo: once with a shell as process 1, and with systemd for
 /// what needs it.
