@@ -27,12 +27,14 @@ pub struct Turn<'a> {
     pub command: Box<dyn Fn(usize) -> Command + 'a>,
 }
 
-/// Runs every turn once a round, in rotating order, after two rounds that do not count.
+/// Runs every turn once a round, after two rounds that do not count. The order rotates, forwards and backwards: who comes after
+/// a big program finds the processor's caches cold, and that is not to be always the same.
 pub fn rotate(turns: &[Turn<'_>], rounds: usize, pause: Duration, folder: &Path) -> Result<Times> {
     let mut times: Times = turns.iter().map(|t| (t.name.clone(), Ok(Vec::new()))).collect();
     for round in 0..rounds + 2 {
         for place in 0..turns.len() {
-            let turn = &turns[(round + place) % turns.len()];
+            let place = if round % 2 == 0 { place } else { turns.len() - 1 - place };
+            let turn = &turns[(round / 2 + place) % turns.len()];
             let kept = times.get_mut(&turn.name).context("every turn has its times")?;
             let Ok(durations) = kept else { continue };
             std::thread::sleep(pause);
