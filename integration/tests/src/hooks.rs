@@ -13,10 +13,14 @@ pub const SUBJECT: Subject = Subject {
     name: "hooks",
     on_runc: &[(
         "all_run_in_order",
-        OnRunc::Fails("runc 1.1 tells poststart hooks 'created'; by the spec the program runs then"),
+        OnRunc::Fails(
+            "runc tells prestart hooks 'creating': by the spec `start` was called; and runc 1.1 tells poststart hooks \
+             'created': by the spec the program runs then",
+        ),
     )],
     tests: &[
         Test { name: "all_run_in_order", requires: &[Facility::Root], run: all_run_in_order },
+        Test { name: "a_failing_late_hook_stops_nothing", requires: &[Facility::Root], run: failing_late },
         Test { name: "a_failing_hook_stops_creation", requires: &[Facility::Root], run: failing },
         Test { name: "a_slow_hook_is_killed", requires: &[Facility::Root], run: slow },
         Test { name: "annotations_are_in_the_state", requires: &[Facility::Root], run: annotations },
@@ -66,7 +70,7 @@ fn all_run_in_order(host: &Host) -> Result<()> {
     let names: Vec<&str> = log.lines().filter_map(|l| l.split(' ').next()).collect();
     ensure!(names == ["prestart", "createRuntime", "createContainer", "poststart", "poststop"], "{log}");
     ensure!(log.lines().all(|l| l.contains(" argument b ")), "{log}");
-    for (line, status) in log.lines().zip(["creating", "creating", "creating", "running", "stopped"]) {
+    for (line, status) in log.lines().zip(["created", "creating", "creating", "running", "stopped"]) {
         ensure!(line.contains(&format!("\"status\":\"{status}\"")), "{line} should be {status}");
     }
     ensure!(fs::read_to_string(shared.path().join("inside"))? == "startContainer\n");
@@ -84,6 +88,21 @@ fn failing(host: &Host) -> Result<()> {
         ensure!(out.code() != 0 && out.stdout.is_empty(), "{point}: {out}");
         ensure!(out.stderr.contains("because"), "{point}: {out}");
         before.same_as(&Snapshot::take(host, &[bundle.state_root()])?)?;
+    }
+    Ok(())
+}
+
+fn failing_late(host: &Host) -> Result<()> {
+    for point in ["poststart", "poststop"] {
+        let bundle = Bundle::shell(host, "echo program")?;
+        let bad = script(bundle.folder(), "bad", "cat >/dev/null; echo because >&2; exit 5")?;
+        let ran = bundle.folder().join("ran");
+        let good = script(bundle.folder(), "good", &format!("cat > {}", ran.display()))?;
+        let bundle = bundle.edit(|c| c["hooks"] = json!({ point: [{"path": bad}, {"path": good}] }));
+        let out = bundle.run()?;
+        ensure!(out.code() == 0 && out.stdout == "program\n", "{point}: {out}");
+        ensure!(out.stderr.contains("because"), "{point} does not warn: {out}");
+        ensure!(ran.exists(), "the hook after the failed one of {point} did not run");
     }
     Ok(())
 }

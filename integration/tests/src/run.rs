@@ -1,14 +1,23 @@
 //! `run`, and the road from `create` to `delete`: output, exit status, states, and nothing left behind.
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use croft_harness::process::patience;
 use croft_harness::snapshot::Snapshot;
-use croft_harness::{Bundle, Facility, Host, Subject, Test};
+use croft_harness::{Bundle, Facility, Host, OnRunc, Subject, Test};
 
 pub const SUBJECT: Subject = Subject {
     name: "run",
-    on_runc: &[],
+    on_runc: &[
+        (
+            "without_a_mount_namespace_nothing_stays_mounted",
+            OnRunc::CroftOnly(
+                "runc leaves the mounts in the namespace of its caller, here that of the suite",
+            ),
+        ),
+        ("without_a_process_there_is_nothing_to_start", OnRunc::CroftOnly("runc's create needs a process")),
+    ],
     tests: &[
         Test {
             name: "output_and_status_come_back",
@@ -20,6 +29,16 @@ pub const SUBJECT: Subject = Subject {
             name: "what_is_left_without_a_pid_namespace_is_killed",
             requires: &[Facility::Root],
             run: what_is_left_without_a_pid_namespace_is_killed,
+        },
+        Test {
+            name: "without_a_mount_namespace_nothing_stays_mounted",
+            requires: &[Facility::Root],
+            run: without_a_mount_namespace_nothing_stays_mounted,
+        },
+        Test {
+            name: "without_a_process_there_is_nothing_to_start",
+            requires: &[Facility::Root],
+            run: without_a_process_there_is_nothing_to_start,
         },
         Test { name: "exec_runs_inside", requires: &[Facility::Root], run: exec_runs_inside },
         Test {
@@ -53,6 +72,37 @@ fn every_state_in_turn(host: &Host) -> Result<()> {
     bundle.delete()?.success()?;
     bundle.verb("state", &[], &[])?.failure()?;
     before.same_as(&Snapshot::take(host, &[bundle.state_root()])?)
+}
+
+fn without_a_mount_namespace_nothing_stays_mounted(host: &Host) -> Result<()> {
+    let bundle = Bundle::shell(host, "ls -di / /proc/1; exec sleep 1000")?.edit(|c| {
+        if let Some(namespaces) = c["linux"]["namespaces"].as_array_mut() {
+            namespaces.retain(|n| n["type"] != "mount");
+        }
+    });
+    let before = Snapshot::take(host, &[bundle.state_root()])?;
+    bundle.started()?;
+    let mounts = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt"));
+    ensure!(mounts(&bundle.pid()?.to_string())? == mounts("self")?, "it is in another namespace");
+    let root = std::fs::metadata(format!("/proc/{}/root", bundle.pid()?))?;
+    ensure!(root.ino() == std::fs::metadata(bundle.rootfs())?.ino(), "its root is not the bundle's");
+    bundle.exec(&["true"])?.failure()?;
+    bundle.verb("delete", &["--force"], &[])?.success()?;
+    before.same_as(&Snapshot::take(host, &[bundle.state_root()])?)
+}
+
+fn without_a_process_there_is_nothing_to_start(host: &Host) -> Result<()> {
+    let bundle = Bundle::shell(host, "")?.edit(|c| {
+        c.as_object_mut().map(|c| c.remove("process"));
+    });
+    bundle.create()?.success()?;
+    let pid = bundle.pid()?;
+    let out = bundle.start()?;
+    ensure!(out.code() == 0 && out.stderr.contains("no process"), "{out}");
+    bundle.ended(pid, Duration::from_secs(10))?;
+    ensure!(bundle.status()? == "stopped");
+    bundle.delete()?.success()?;
+    bundle.run()?.failure().map(drop)
 }
 
 /// Without a pid namespace the end of the first process ends no other. With the groups mounted there are v1 groups too,

@@ -9,7 +9,7 @@ pub use croft_plan::build::{Driver, Keyring, RootSwitch};
 use croft_plan::build::{Plan, Request, build};
 use croft_plan::handshake::Failure;
 use croft_plan::lifecycle::Status;
-use croft_plan::spec::Spec;
+use croft_plan::spec::{Spec, SpecError};
 use croft_sys::clone::Child;
 
 use crate::apply::{apply_undoably, refuse_in_use};
@@ -81,16 +81,24 @@ pub struct Created {
 ///
 /// # Errors
 /// When the bundle, the spec or the host rules it out.
-pub fn decide(options: &CreateOptions, world: &World) -> Result<(Spec, Vec<u8>, Plan, Request)> {
+pub fn decide(
+    root: &StateRoot,
+    options: &CreateOptions,
+    world: &World,
+) -> Result<(Spec, Vec<u8>, Plan, Request)> {
     crate::state::check_id(&options.id)?;
     let bundle = options.bundle.canonicalize().map_err(|e| Error::file("open bundle", &options.bundle, e))?;
     let config = bundle.join("config.json");
     let bytes = std::fs::read(&config).map_err(|e| Error::file("read", &config, e))?;
     let spec = Spec::parse(&bytes)?;
+    if options.starter == Starter::Caller && !spec.process.is_set() {
+        return Err(SpecError::Missing("process").into());
+    }
     let facts = crate::facts::gather(&world.proc)?;
     let request = Request {
         id: options.id.clone(),
         rootfs: rootfs(&bundle, &spec)?,
+        mount_point: root.mount_point(&options.id),
         bundle,
         keyring: options.keyring,
         root_switch: options.root_switch,
@@ -126,7 +134,7 @@ fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
 pub fn create(root: &StateRoot, options: &CreateOptions) -> Result<Created> {
     check_preserved(options.preserve_fds)?;
     let mut world = World::new().on(|| "open /proc".into())?;
-    let (spec, bytes, plan, request) = decide(options, &world)?;
+    let (spec, bytes, plan, request) = decide(root, options, &world)?;
     check_console(options.attach, spec.process.terminal, options.console_socket.as_deref())?;
     let mut warnings = plan.warnings.clone();
     let dir = root.make(&options.id)?;
@@ -180,7 +188,7 @@ fn make(
         record.process = Some(process_record(world, spawned.child.pid)?.1);
         dir.save(&record)?;
     }
-    let received = spawned.shake_hands(plan, world, &|pid| state(pid, Status::Creating))?;
+    let received = spawned.shake_hands(plan, world, &state)?;
     let pid = spawned.child.pid;
     let (state_letter, process) = process_record(world, pid)?;
     if state_letter == 'Z' {

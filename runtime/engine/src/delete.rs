@@ -31,11 +31,11 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When it may not be deleted, or something of it cannot be removed.
-pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Option<Error>> {
+pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Vec<Error>> {
     let proc = Proc::open().on(|| "open /proc".into())?;
     let verb = if force == Force::Yes { Verb::ForceDelete } else { Verb::Delete };
     match root.open_for(id, verb, &proc) {
-        Err(Error::NotFound(_)) if force == Force::Yes => Ok(None),
+        Err(Error::NotFound(_)) if force == Force::Yes => Ok(Vec::new()),
         Err(Error::BadState { id, why }) if force == Force::Yes => remove_unrecorded(root, &id, why),
         Err(e) => Err(e),
         Ok(container) => remove(container),
@@ -44,19 +44,20 @@ pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Option<Error>>
 
 /// Removes a container whose record is lost or cannot be understood: the groups that its configuration leads to, with what
 /// is in them. Says so in what it returns.
-fn remove_unrecorded(root: &StateRoot, id: &str, why: String) -> Result<Option<Error>> {
+fn remove_unrecorded(root: &StateRoot, id: &str, why: String) -> Result<Vec<Error>> {
     let dir = root.lock(id)?;
-    let (record, what) = match dir.config().ok().and_then(|bytes| recorded_by_config(id, &bytes)) {
+    let (record, what) = match dir.config().ok().and_then(|bytes| recorded_by_config(root, id, &bytes)) {
         Some(record) => (record, "what its configuration leads to is removed"),
         None => (Record::empty(id), "its folder is removed, but its processes and cgroups are not known"),
     };
     let hooks = remove(Container { dir, record, pidfd: None, status: Status::Stopped })?;
-    let hooks = hooks.map(|e| format!("; {e}")).unwrap_or_default();
-    Ok(Some(Error::BadState { id: id.to_owned(), why: format!("{why}; {what}{hooks}") }))
+    let mut warnings = vec![Error::BadState { id: id.to_owned(), why: format!("{why}; {what}") }];
+    warnings.extend(hooks);
+    Ok(warnings)
 }
 
 /// What would be recorded if a container with this configuration were created now.
-fn recorded_by_config(id: &str, bytes: &[u8]) -> Option<Record> {
+fn recorded_by_config(root: &StateRoot, id: &str, bytes: &[u8]) -> Option<Record> {
     let spec = Spec::parse(bytes).ok()?;
     let facts = crate::facts::gather(&Proc::open().ok()?).ok()?;
     // `slice:prefix:name` is systemd's form. Without a path this takes the usual driver.
@@ -65,6 +66,7 @@ fn recorded_by_config(id: &str, bytes: &[u8]) -> Option<Record> {
         id: id.to_owned(),
         bundle: PathBuf::new(),
         rootfs: PathBuf::new(),
+        mount_point: root.mount_point(id),
         keyring: Keyring::New,
         root_switch: RootSwitch::Pivot,
         driver: if of_systemd { Driver::Systemd } else { Driver::Cgroupfs },
@@ -78,7 +80,7 @@ fn recorded_by_config(id: &str, bytes: &[u8]) -> Option<Record> {
 ///
 /// # Errors
 /// When something of it cannot be removed; its record stays then, so that delete can be tried again.
-pub fn remove(container: Container) -> Result<Option<Error>> {
+pub fn remove(container: Container) -> Result<Vec<Error>> {
     let Container { dir, record, pidfd, .. } = container;
     if let Some(pidfd) = &pidfd {
         thaw(&record);
@@ -105,13 +107,13 @@ pub fn remove(container: Container) -> Result<Option<Error>> {
     }
     let spec = dir.config().ok().and_then(|bytes| Spec::parse(&bytes).ok());
     dir.remove()?;
-    let Some(spec) = spec else { return Ok(None) };
+    let Some(spec) = spec else { return Ok(Vec::new()) };
     let list = spec.hooks.at(HookPoint::Poststop);
     if list.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let state = OciState::of(&record, &spec, 0, Status::Stopped).to_json();
-    Ok(hooks::run(list, HookPoint::Poststop, &state).err())
+    Ok(hooks::run_all(list, HookPoint::Poststop, &state))
 }
 
 /// A frozen process of v1's freezer dies only once it is thawed; cgroup2's dies frozen.

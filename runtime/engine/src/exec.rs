@@ -121,6 +121,10 @@ pub fn exec(root: &StateRoot, options: &ExecOptions) -> Result<Executed> {
         container.dir.unlock();
     }
     let spec = Spec::parse(&container.dir.config()?)?;
+    if !spec.linux.namespaces.contains_key(&NamespaceKind::Mount) {
+        let why = "the container has no mount namespace, and its root is that of its own process alone";
+        return Err(Error::refused("exec", why));
+    }
     let (mut wanted, mut warnings) = wanted(options, &spec)?;
     check_console(options.attach, wanted.terminal, options.console_socket.as_deref())?;
     if let (Terminal::New(_), Attach::Foreground) = (wanted.terminal, options.attach) {
@@ -307,12 +311,12 @@ fn run(
         prctl::set_dumpable(prctl::Dumpable::No).on(|| "hide the process from ptrace".into())?;
     }
     apply(&plan.host, world).map_err(Error::Step)?;
-    let state = |pid: i32| OciState::of(&container.record, spec, pid, Status::Running).to_json();
+    let state = |pid, status| OciState::of(&container.record, spec, pid, status).to_json();
     let birth = Birth { gate: None, state: Vec::new(), preserve: options.preserve_fds };
     let guard = KillOnDrop::new(spawn(plan, world, birth)?);
     let received = guard.get().shake_hands(plan, world, &state)?;
     let pid = guard.get().child.pid;
-    to.send(plan, guard.get().child.pidfd.as_fd(), &received, &state(pid))?;
+    to.send(plan, guard.get().child.pidfd.as_fd(), &received, &state(pid, Status::Running))?;
     if let Some(file) = &options.pid_file {
         write_pid_file(file, pid)?;
     }

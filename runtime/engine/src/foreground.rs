@@ -144,11 +144,11 @@ impl HostTerminal {
     }
 }
 
-/// Opens the gate of a container that the caller created for itself. Returns the failure of a poststart hook.
+/// Opens the gate of a container that the caller created for itself. Returns the failures of poststart hooks.
 ///
 /// # Errors
 /// When the program cannot be run; the container is removed then.
-pub fn start(created: &mut Created) -> Result<Option<Error>> {
+pub fn start(created: &mut Created) -> Result<Vec<Error>> {
     let opener =
         created.opener.take().ok_or_else(|| Error::refused("start", "the gate was opened already"))?;
     if let (Some(terminal), Ok(own)) = (&created.terminal, HostTerminal::find()) {
@@ -159,19 +159,19 @@ pub fn start(created: &mut Created) -> Result<Option<Error>> {
         crate::delete::delete_unlocked(&created.record, created.dir.path());
         return Err(Error::refused("unable to start container process", why));
     }
-    let warning = crate::start::after_start(&created.record, &created.spec);
+    let warnings = crate::start::after_start(&created.record, &created.spec);
     created.dir.unlock();
-    Ok(warning)
+    Ok(warnings)
 }
 
-/// Deletes a container after its end. Returns the failure of a poststop hook. One that another has deleted is fine.
+/// Deletes a container after its end. Returns the failures of poststop hooks. One that another has deleted is fine.
 ///
 /// # Errors
 /// When something of it cannot be removed.
-pub fn delete(root: &StateRoot, id: &str) -> Result<Option<Error>> {
+pub fn delete(root: &StateRoot, id: &str) -> Result<Vec<Error>> {
     let proc = Proc::open().on(|| "open /proc".into())?;
     match root.open(id, &proc) {
-        Err(Error::NotFound(_)) => Ok(None),
+        Err(Error::NotFound(_)) => Ok(Vec::new()),
         Err(e) => Err(e),
         Ok(container) => crate::delete::remove(container),
     }

@@ -1,4 +1,4 @@
-//! Running hooks: the container's state on standard input, a time limit, and the first failure ends it.
+//! Running hooks: the container's state on standard input, and a time limit.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -27,7 +27,17 @@ fn word(point: HookPoint) -> &'static str {
 /// # Errors
 /// For the first hook that fails or takes too long.
 pub fn run(hooks: &[Hook], point: HookPoint, state: &[u8]) -> Result<()> {
-    hooks.iter().try_for_each(|hook| {
+    each(hooks, point, state).collect()
+}
+
+/// Runs all `hooks` in order, whatever becomes of each, and returns what went wrong: as the spec has it of hooks that run
+/// after the program has started or ended.
+pub fn run_all(hooks: &[Hook], point: HookPoint, state: &[u8]) -> Vec<Error> {
+    each(hooks, point, state).filter_map(Result::err).collect()
+}
+
+fn each(hooks: &[Hook], point: HookPoint, state: &[u8]) -> impl Iterator<Item = Result<()>> {
+    hooks.iter().map(move |hook| {
         one(hook, state).map_err(|why| Error::Hook { point: word(point), path: hook.path.clone(), why })
     })
 }

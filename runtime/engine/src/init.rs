@@ -105,8 +105,8 @@ fn exec(init: &Init<'_>, world: &World) -> Result<Infallible, Failure> {
         env.push(format!("HOME={}", home_of(plan.exec.uid)));
     }
     let env: Vec<CString> = env.iter().map(c).collect::<Result<_, _>>()?;
-    let program = world.program.as_ref().ok_or_else(|| fail("exec", "no program was found", None))?;
     let run = || {
+        let Some(program) = &world.program else { return fail("exec", "no program was found", None) };
         let error = match croft_sys::exec::execve(program, &args, &env) {
             Err(error) => error,
             Ok(never) => match never {},
@@ -123,6 +123,8 @@ fn exec(init: &Init<'_>, world: &World) -> Result<Infallible, Failure> {
         Err(_) => std::process::exit(1),
         Ok(()) => match run_hooks(plan, HookPoint::StartContainer, &init.state) {
             Err(failure) => format!("{}: {}", failure.step, failure.reason),
+            // The configuration has no process. The starter tells the user.
+            Ok(()) if plan.exec.args.is_empty() => std::process::exit(0),
             Ok(()) => run().reason,
         },
     };

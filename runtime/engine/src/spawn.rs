@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use croft_plan::build::{Groups, Plan};
 use croft_plan::handshake::{Event, Expect, Failure, FromHost, FromInit, LONGEST, State};
+use croft_plan::lifecycle::Status;
 use croft_plan::spec::{HookPoint, NamespaceKind};
 use croft_plan::step::Slot;
 use croft_sys::clone::{Child, Parent, Side, clone3};
@@ -210,7 +211,7 @@ impl Spawned {
         &self,
         plan: &Plan,
         world: &mut World,
-        state: &dyn Fn(i32) -> Vec<u8>,
+        state: &dyn Fn(i32, Status) -> Vec<u8>,
     ) -> Result<Received> {
         let expect = Expect {
             maps: plan.maps,
@@ -236,8 +237,13 @@ impl Spawned {
                     self.say(FromHost::Mapped)?;
                 }
                 FromInit::RunHooks => {
-                    for point in [HookPoint::Prestart, HookPoint::CreateRuntime] {
-                        crate::hooks::run(plan.hooks.at(point), point, &state(self.child.pid))?;
+                    // By its definition prestart comes when `start` was called, so what it is told of is created.
+                    let told = [
+                        (HookPoint::Prestart, Status::Created),
+                        (HookPoint::CreateRuntime, Status::Creating),
+                    ];
+                    for (point, status) in told {
+                        crate::hooks::run(plan.hooks.at(point), point, &state(self.child.pid, status))?;
                     }
                     self.say(FromHost::HooksDone)?;
                 }

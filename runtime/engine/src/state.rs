@@ -116,6 +116,11 @@ impl StateRoot {
         &self.path
     }
 
+    /// Where the root of container `id` is mounted when it has no mount namespace: no container can have this name.
+    pub fn mount_point(&self, id: &str) -> PathBuf {
+        self.path.join(format!(":{id}"))
+    }
+
     /// Makes the folder of a new container.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! What takes the steps of a plan back, in reverse. It runs when it is dropped, unless it was kept.
 
+use std::path::Path;
+
 use croft_plan::step::Undo;
 
 /// A stack of undo steps.
@@ -40,11 +42,20 @@ pub fn perform(step: &Undo) -> Result<(), String> {
         Undo::StopScope { unit, dir } => crate::apply::empty_group(dir)
             .map_err(|e| format!("kill cgroup {}: {e}", dir.display()))
             .and_then(|()| crate::systemd::stop_scope(unit)),
+        Undo::Unmount { dir } => unmount(dir).map_err(|e| format!("unmount {}: {e}", dir.display())),
         Undo::RemoveResctrlGroup { dir } => match std::fs::remove_dir(dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(format!("remove {}: {e}", dir.display()))
             }
             _ => Ok(()),
         },
+    }
+}
+
+fn unmount(dir: &Path) -> std::io::Result<()> {
+    croft_sys::mount::unmount_tree(dir).map_err(std::io::Error::from)?;
+    match std::fs::remove_dir(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }

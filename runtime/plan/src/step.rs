@@ -252,6 +252,14 @@ pub enum Step {
         /// The tree.
         slot: Slot,
     },
+    /// Attach the root folder's tree on a folder, which is made, and start resolving below it: in the runtime's own mount
+    /// namespace, where the container has none.
+    AttachRootAt {
+        /// The tree.
+        slot: Slot,
+        /// The folder.
+        dir: PathBuf,
+    },
     /// Make and mount a new file system.
     Mount {
         /// Where the mount is kept for later steps.
@@ -490,6 +498,11 @@ pub enum Undo {
         /// Its group's folder.
         dir: PathBuf,
     },
+    /// Unmount the folder with all that is mounted below it, and remove it.
+    Unmount {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// Remove the resctrl group.
     RemoveResctrlGroup {
         /// The folder.
@@ -507,6 +520,7 @@ impl Step {
             Step::StartScope { unit, dir, .. } => {
                 Some(Undo::StopScope { unit: unit.clone(), dir: dir.clone() })
             }
+            Step::AttachRootAt { dir, .. } => Some(Undo::Unmount { dir: dir.clone() }),
             Step::MakeResctrlGroup { dir, own: true, .. } => {
                 Some(Undo::RemoveResctrlGroup { dir: dir.clone() })
             }

@@ -37,6 +37,7 @@ fn planned(rdt: Value, facts: &Facts) -> Result<Vec<String>, PlanError> {
         id: "box".into(),
         bundle: "/bundle".into(),
         rootfs: "/bundle/rootfs".into(),
+        mount_point: "/run/box".into(),
         keyring: Keyring::New,
         root_switch: RootSwitch::Pivot,
         driver: Driver::Cgroupfs,

@@ -190,12 +190,20 @@ pub fn pivot_root(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::chdir("/").call("chdir to the new root")
 }
 
-/// Makes `root`, which is mounted on `/`, the caller's root by chroot: for hosts whose root is an initial ramfs, where
-/// pivot_root(2) is refused. The old root stays mounted beneath.
+/// Makes `root` the caller's root by chroot: for hosts whose root is an initial ramfs, where pivot_root(2) is refused, and for
+/// a mount namespace whose root others have too. The old root stays mounted beneath.
 pub fn chroot(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(root).call("fchdir to the new root")?;
     rustix::process::chroot(".").call("chroot")?;
     rustix::process::chdir("/").call("chdir to the new root")
+}
+
+/// Detaches what is mounted on the folder `dir`, with all below it. Nothing mounted, or no folder, is fine.
+pub fn unmount_tree(dir: &Path) -> Result<()> {
+    match rustix::mount::unmount(dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+        other => other.call("umount2"),
+    }
 }
 
 /// Sets a parameter of a mounted file system's superblock by name, as a remount would: `ro` or `rw`.

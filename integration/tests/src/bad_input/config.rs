@@ -17,7 +17,6 @@ const TEXTS: &[(&str, &[&str])] = &[
     ("{}", &["config.json", "ociVersion"]),
     (r#"{"ociVersion":"1.0.2"}"#, &["config.json", "root must not be empty"]),
     (r#"{"ociVersion":"1.0.2","root":{"path":""}}"#, &["config.json", "root.path must not be empty"]),
-    (r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"}}"#, &["config.json", "process must not be empty"]),
     ("{\"ociVersion\":\"1.0.2\"}{", &["config.json", "trailing characters"]),
     ("\u{feff}{}", &["config.json", "expected value"]),
 ];
@@ -142,7 +141,11 @@ const PROPERTIES: &[Case] = &[
     ("/linux/sysctl", r#"{"kernel.panic":"1"}"#, &["linux.sysctl[kernel.panic]", "namespace"]),
     ("/linux/sysctl", r#"{"net.nosuch":"1"}"#, &["net.nosuch", "no such file or directory"]),
     ("/linux/sysctl", r#"{"net/../kernel/panic":"1"}"#, &["linux.sysctl", "not the name"]),
-    ("/linux/namespaces", "[]", &["linux.namespaces", "mount namespace"]),
+    (
+        "/linux/namespaces",
+        r#"[{"type":"user"},{"type":"uts"}]"#,
+        &["linux.namespaces", "user namespace needs a mount namespace"],
+    ),
     ("/linux/namespaces", r#"[{"type":"mount"}]"#, &["hostname", "uts namespace"]),
     ("/linux/namespaces/5", r#"{"type":"pid"}"#, &["linux.namespaces", "pid", "twice"]),
     ("/linux/namespaces/5", r#"{"type":"nosuch"}"#, &["linux.namespaces[5].type", "nosuch"]),

@@ -116,6 +116,7 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
             Ok(croft_sys::mount::set_propagation_of_all(mounts::propagation_flag(*propagation))?)
         }
         Step::AttachRoot { slot } => mounts::attach_root(world, *slot),
+        Step::AttachRootAt { slot, dir } => mounts::attach_root_at(world, *slot, dir),
         Step::Mount { slot, fstype, source, parameters, target, kind, change, copy_up } => {
             let new = mounts::New { fstype, source, parameters, change, copy_up: *copy_up };
             mounts::mount(world, *slot, new, target, *kind)
@@ -128,7 +129,7 @@ fn perform(step: &Step, world: &mut World) -> Outcome {
             terminal::open(world, *devpts, *size, *console, *owner)
         }
         Step::PivotRoot => mounts::pivot(world),
-        Step::Chroot => Ok(croft_sys::mount::chroot(world.root()?)?),
+        Step::Chroot => mounts::chroot(world),
         Step::SetHostname { name } => process::set_hostname(name),
         Step::SetDomainname { name } => process::set_domainname(name),
         Step::WriteSysctl { path, value } => process::write_sysctl(world, path, value),

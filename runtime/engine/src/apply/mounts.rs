@@ -1,6 +1,7 @@
 //! Mounts. Targets are opened below the container's root and mounted on by descriptor.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use croft_plan::spec::{Attributes, Propagation, clean};
@@ -112,6 +113,15 @@ pub(super) fn attach_root(world: &mut World, slot: Slot) -> Outcome {
     Ok(())
 }
 
+pub(super) fn attach_root_at(world: &mut World, slot: Slot, dir: &Path) -> Outcome {
+    let tree = world.take(slot)?;
+    std::fs::DirBuilder::new().mode(0o700).create(dir)?;
+    let place = path::open_path(croft_sys::fs::CWD, dir)?;
+    sys::attach(tree.as_fd(), place.as_fd())?;
+    world.root = Some(tree);
+    Ok(())
+}
+
 pub(super) fn mount(world: &mut World, slot: Slot, new: New<'_>, target: &Path, kind: Target) -> Outcome {
     let target_fd = match kind {
         Target::Any => open_target(world, target, Kind::Directory)?,
@@ -194,12 +204,22 @@ pub(super) fn change_mount(world: &World, target: &Path, change: &MountChange) -
 }
 
 pub(super) fn pivot(world: &mut World) -> Outcome {
+    keep_null(world)?;
+    Ok(sys::pivot_root(world.root()?)?)
+}
+
+pub(super) fn chroot(world: &mut World) -> Outcome {
+    keep_null(world)?;
+    Ok(sys::chroot(world.root()?)?)
+}
+
+fn keep_null(world: &mut World) -> Outcome {
     // Cloned while the host's /dev is still there: what hides files is the real null device, which the container cannot
     // have put there (CVE-2025-31133).
     let null = path::open_path(croft_sys::fs::CWD, Path::new("/dev/null"))?;
     super::nodes::check_null(null.as_fd())?;
     world.null = Some(Cover::new(sys::open_tree(null.as_fd(), Path::new(""), sys::Depth::One)?));
-    Ok(sys::pivot_root(world.root()?)?)
+    Ok(())
 }
 
 fn open_base(world: &World, base: Base, path: &Path) -> Result<Option<OwnedFd>, Cause> {

@@ -10,7 +10,7 @@ use crate::args::{DeleteArgs, Global};
 
 /// Deletes a container.
 pub fn run(global: &Global, root: &StateRoot, args: &DeleteArgs) -> Result<ExitCode> {
-    if let Some(error) = delete(root, &args.id, if args.force { Force::Yes } else { Force::No })? {
+    for error in delete(root, &args.id, if args.force { Force::Yes } else { Force::No })? {
         super::log(global, "warning", &error.to_string());
     }
     Ok(ExitCode::SUCCESS)

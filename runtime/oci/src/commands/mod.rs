@@ -40,7 +40,7 @@ pub fn run(cli: &Cli) -> Result<ExitCode> {
     };
     match command {
         Command::Create(args) => create::run(&cli.global, &root, args),
-        Command::Start(args) => start::run(&root, args),
+        Command::Start(args) => start::run(&cli.global, &root, args),
         Command::Run(args) => run::run(&cli.global, &root, args),
         Command::Exec(args) => Ok(exec::run(&cli.global, &root, args)),
         Command::State(args) => state::run(&root, args),
@@ -54,7 +54,7 @@ pub fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Events(args) => events::run(&root, args),
         Command::Spec(args) => spec::run(args),
         Command::Features => features::run(),
-        Command::Plan(args) => plan::run(&cli.global, args),
+        Command::Plan(args) => plan::run(&cli.global, &root, args),
     }
 }
 

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use croft_engine::create::{Attach, Starter, decide};
+use croft_engine::state::StateRoot;
 use croft_engine::world::World;
 
 use crate::args::{CreateArgs, Global, PlanArgs};
 
 /// Prints the plan.
-pub fn run(global: &Global, args: &PlanArgs) -> Result<ExitCode> {
+pub fn run(global: &Global, root: &StateRoot, args: &PlanArgs) -> Result<ExitCode> {
     let create = CreateArgs {
         id: args.id.clone(),
         bundle: args.bundle.clone(),
@@ -21,7 +22,7 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<ExitCode> {
         preserve_fds: 0,
     };
     let options = super::create::options(global, &create, Starter::Another, Attach::Detached);
-    let (_, _, plan, _) = decide(&options, &World::new()?)?;
+    let (_, _, plan, _) = decide(root, &options, &World::new()?)?;
     super::print(&plan.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -19,15 +19,15 @@ pub fn run(global: &Global, root: &StateRoot, args: &RunArgs) -> Result<ExitCode
     for warning in &created.warnings {
         super::log(global, "warning", warning);
     }
-    if let Some(error) = foreground::start(&mut created)? {
+    for error in foreground::start(&mut created)? {
         super::log(global, "warning", &error.to_string());
     }
     let Some(foreground) = foreground else { return Ok(ExitCode::SUCCESS) };
     let exit = foreground.attend(&created.child, created.terminal.take())?;
-    if !args.keep
-        && let Some(error) = foreground::delete(root, &created.record.id)?
-    {
-        super::log(global, "warning", &error.to_string());
+    if !args.keep {
+        for error in foreground::delete(root, &created.record.id)? {
+            super::log(global, "warning", &error.to_string());
+        }
     }
     Ok(ExitCode::from(exit.status() as u8))
 }

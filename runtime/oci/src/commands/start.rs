@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use croft_engine::state::StateRoot;
 
-use crate::args::IdArgs;
+use crate::args::{Global, IdArgs};
 
 /// Starts a created container.
-pub fn run(root: &StateRoot, args: &IdArgs) -> Result<ExitCode> {
-    croft_engine::start::start(root, &args.id)?;
+pub fn run(global: &Global, root: &StateRoot, args: &IdArgs) -> Result<ExitCode> {
+    for error in croft_engine::start::start(root, &args.id)? {
+        super::log(global, "warning", &error.to_string());
+    }
     Ok(ExitCode::SUCCESS)
 }

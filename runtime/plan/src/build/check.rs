@@ -21,8 +21,9 @@ pub(super) fn check(spec: &Spec, facts: &Facts) -> Result<(), PlanError> {
     let linux = &spec.linux;
     let has = |kind| linux.namespaces.contains_key(&kind);
     let no = PlanError::refused;
-    if !has(NamespaceKind::Mount) {
-        let why = "a container needs a mount namespace, new or joined: its mounts would be the host's";
+    if !has(NamespaceKind::Mount) && (linux.has_user_namespace() || facts.is_rootless()) {
+        let why =
+            "a user namespace needs a mount namespace beside it: mounts of the host's are not its to make";
         return Err(no("linux.namespaces", why));
     }
     if spec.hostname.is_some() && !has(NamespaceKind::Uts) {
@@ -138,9 +139,6 @@ fn security_labels(spec: &Spec, facts: &Facts) -> Result<(), PlanError> {
     }
     if spec.process.selinux_label.is_some() && !facts.lsm.selinux {
         return Err(PlanError::refused("process.selinuxLabel", "SELinux is not enabled on this host"));
-    }
-    if spec.linux.mount_label.is_some() && !facts.lsm.selinux {
-        return Err(PlanError::refused("linux.mountLabel", "SELinux is not enabled on this host"));
     }
     Ok(())
 }

@@ -32,6 +32,8 @@ pub struct Request {
     pub bundle: PathBuf,
     /// The root folder, absolute and without links.
     pub rootfs: PathBuf,
+    /// Where the root is mounted when the container has no mount namespace: a folder that nobody else uses.
+    pub mount_point: PathBuf,
     /// Whether the container's process gets a session keyring of its own.
     pub keyring: Keyring,
     /// How the root is switched.
@@ -177,7 +179,11 @@ impl Builder<'_> {
 /// When this host cannot do what the spec asks, or the spec contradicts itself.
 pub fn build(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan, PlanError> {
     check::check(spec, facts)?;
-    let plan = Plan { warnings: spec.warnings.clone(), hooks: spec.hooks.clone(), ..Plan::default() };
+    let mut warnings = spec.warnings.clone();
+    if spec.linux.mount_label.is_some() && !facts.lsm.selinux {
+        warnings.push("ignored linux.mountLabel: SELinux is not enabled on this host".to_owned());
+    }
+    let plan = Plan { warnings, hooks: spec.hooks.clone(), ..Plan::default() };
     let mut b = Builder {
         spec,
         facts,

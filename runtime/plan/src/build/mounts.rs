@@ -13,9 +13,12 @@ const KERNEL: &[&str] = &["proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup"
 
 pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
     let base = b.base_propagation();
-    // Nothing of the old tree stays, and pivot_root(2) refuses a root whose parent is shared.
-    b.plan.mounts.push(Step::PropagateAll { propagation: Propagation::Slave });
     let root = b.slot();
+    let own = b.spec.linux.namespaces.contains_key(&NamespaceKind::Mount);
+    if own {
+        // Nothing of the old tree stays, and pivot_root(2) refuses a root whose parent is shared.
+        b.plan.mounts.push(Step::PropagateAll { propagation: Propagation::Slave });
+    }
     let mut change = propagate(base);
     if base == Propagation::Shared {
         // It refuses a shared root as well: that one is shared at the end, what is mounted below it from the start.
@@ -28,7 +31,12 @@ pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
         change,
         idmap: None,
     });
-    b.plan.mounts.push(Step::AttachRoot { slot: root });
+    if own {
+        b.plan.mounts.push(Step::AttachRoot { slot: root });
+    } else {
+        // The mounts are the runtime's own: they are in a place of croft's, from which delete takes them.
+        b.trees.push(Step::AttachRootAt { slot: root, dir: b.request.mount_point.clone() });
+    }
     for mount in &b.spec.mounts {
         match mount.kind {
             MountKind::Bind { recursive } => bind(b, mount, recursive),
@@ -107,7 +115,8 @@ fn filesystem(b: &mut Builder<'_>, mount: &Mount) {
     if mount.options.attributes.set & RDONLY != 0 && !KERNEL.contains(&mount.fstype.as_str()) {
         parameters.push(("ro".to_owned(), None));
     }
-    if let Some(label) = &b.spec.linux.mount_label
+    if b.facts.lsm.selinux
+        && let Some(label) = &b.spec.linux.mount_label
         && ["tmpfs", "devpts", "mqueue"].contains(&mount.fstype.as_str())
     {
         parameters.push(("context".to_owned(), Some(label.clone())));
@@ -237,9 +246,10 @@ fn bind_group(b: &mut Builder<'_>, dir: PathBuf, target: PathBuf, mut change: Mo
 }
 
 pub(super) fn add_root_switch(b: &mut Builder<'_>) {
+    let own = b.spec.linux.namespaces.contains_key(&NamespaceKind::Mount);
     b.plan.root.push(match b.request.root_switch {
-        RootSwitch::Pivot => Step::PivotRoot,
-        RootSwitch::Chroot => Step::Chroot,
+        RootSwitch::Pivot if own => Step::PivotRoot,
+        _ => Step::Chroot,
     });
     let mut change = MountChange::default();
     if b.spec.root_readonly {

@@ -69,7 +69,7 @@ pub(super) fn steps(
     steps.push(Step::SetUser { user: process.user.clone(), groups });
     steps.push(Step::ChangeDirectory { path: process.cwd.clone(), missing: Missing::Make });
     steps.push(Step::SetCapabilities { capabilities });
-    steps.push(Step::FindProgram { program: process.args[0].clone() });
+    steps.extend(process.args.first().map(|program| Step::FindProgram { program: program.clone() }));
     steps.extend(late);
     (steps, warnings)
 }

@@ -5,15 +5,14 @@ use serde_json::Value;
 
 use super::SpecError;
 
-/// Lists whose elements oci-spec knows as an enum: the path to the list, and the key of the name where an element is an object.
-const LISTS: &[(&[&str], Option<&str>)] = &[
-    (&["process", "capabilities", "bounding"], None),
-    (&["process", "capabilities", "effective"], None),
-    (&["process", "capabilities", "inheritable"], None),
-    (&["process", "capabilities", "permitted"], None),
-    (&["process", "capabilities", "ambient"], None),
-    (&["process", "rlimits"], Some("type")),
-    (&["linux", "seccomp", "architectures"], None),
+/// Lists of names that oci-spec knows as an enum. A limit's name is not among them: the spec has an unknown one be an error.
+const LISTS: &[&[&str]] = &[
+    &["process", "capabilities", "bounding"],
+    &["process", "capabilities", "effective"],
+    &["process", "capabilities", "inheritable"],
+    &["process", "capabilities", "permitted"],
+    &["process", "capabilities", "ambient"],
+    &["linux", "seccomp", "architectures"],
 ];
 
 /// Parses `bytes`; when a name in one of the lists above is unknown it is left out and named in a warning.
@@ -41,11 +40,11 @@ pub(super) fn parse<T: DeserializeOwned>(
             crate::cgroup::prepass(resources);
         }
     }
-    for (path, key) in LISTS {
-        drop_unknown(&mut value, path, *key, &mut warnings);
+    for path in LISTS {
+        drop_unknown(&mut value, path, &mut warnings);
         // `exec --process` gives the process alone.
         if let Some(inside) = path.strip_prefix(&["process"]) {
-            drop_unknown(&mut value, inside, *key, &mut warnings);
+            drop_unknown(&mut value, inside, &mut warnings);
         }
     }
     serde_path_to_error::deserialize(value).map(|parsed| (parsed, warnings)).map_err(|e| {
@@ -67,11 +66,11 @@ fn rename_scheduler_flags(flags: Option<&mut Value>) {
     }
 }
 
-fn drop_unknown(value: &mut Value, path: &[&str], key: Option<&str>, warnings: &mut Vec<String>) {
+fn drop_unknown(value: &mut Value, path: &[&str], warnings: &mut Vec<String>) {
     let list = path.iter().try_fold(value, |v, name| v.get_mut(*name)).and_then(Value::as_array_mut);
     let Some(list) = list else { return };
     list.retain(|item| {
-        let name = key.map_or(Some(item), |k| item.get(k)).and_then(Value::as_str).unwrap_or_default();
+        let name = item.as_str().unwrap_or_default();
         let known = is_known(path, name);
         if !known {
             let warning = format!("ignored {}: unknown name {name:?}", path.join("."));
@@ -86,7 +85,6 @@ fn drop_unknown(value: &mut Value, path: &[&str], key: Option<&str>, warnings: &
 fn is_known(path: &[&str], name: &str) -> bool {
     let name = Value::String(name.to_owned());
     match path.last() {
-        Some(&"rlimits") => serde_json::from_value::<oci_spec::runtime::PosixRlimitType>(name).is_ok(),
         Some(&"architectures") => serde_json::from_value::<oci_spec::runtime::Arch>(name).is_ok(),
         _ => serde_json::from_value::<oci_spec::runtime::Capability>(name).is_ok(),
     }

@@ -109,13 +109,12 @@ impl Spec {
         if root.path().as_os_str().is_empty() {
             return Err(SpecError::Missing("root.path"));
         }
-        let process = raw.process().as_ref().ok_or(SpecError::Missing("process"))?;
         let mounts = raw.mounts().iter().flatten().map(Mount::resolve).collect::<Result<_, _>>()?;
         let annotations = raw.annotations().iter().flatten();
         let spec = Spec {
             root: root.path().clone(),
             root_readonly: root.readonly().unwrap_or(false),
-            process: Process::resolve(process)?,
+            process: raw.process().as_ref().map_or_else(|| Ok(Process::unset()), Process::resolve)?,
             hostname: uts_name("hostname", raw.hostname())?,
             domainname: uts_name("domainname", raw.domainname())?,
             mounts,

@@ -55,7 +55,7 @@ pub struct Process {
     pub terminal: Terminal,
     /// Who it runs as.
     pub user: User,
-    /// The program and its arguments; never empty.
+    /// The program and its arguments; empty only where the configuration has no `process`.
     pub args: Vec<String>,
     /// The environment, `NAME=value`.
     pub env: Vec<String>,
@@ -82,6 +82,32 @@ pub struct Process {
 }
 
 impl Process {
+    /// What stands for a `process` that is not there: nothing to run, and no right. By the spec a container can be created
+    /// without one.
+    pub(super) fn unset() -> Self {
+        Process {
+            terminal: Terminal::None,
+            user: User::default(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: "/".into(),
+            capabilities: Capabilities::default(),
+            rlimits: Vec::new(),
+            no_new_privileges: false,
+            oom_score_adj: None,
+            apparmor_profile: None,
+            selinux_label: None,
+            io_priority: None,
+            scheduler: None,
+            exec_cpu_affinity: None,
+        }
+    }
+
+    /// Whether the configuration has a `process`.
+    pub fn is_set(&self) -> bool {
+        !self.args.is_empty()
+    }
+
     pub(super) fn resolve(raw: &oci::Process) -> Result<Self, SpecError> {
         let args = raw.args().clone().unwrap_or_default();
         if args.is_empty() {

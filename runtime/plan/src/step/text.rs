@@ -138,6 +138,7 @@ fn init_step(f: &mut Formatter<'_>, step: &Step) -> Result {
         Step::LoopbackUp => f.write_str("bring lo up"),
         Step::PropagateAll { propagation } => write!(f, "make all mounts {}", propagation.word()),
         Step::AttachRoot { slot } => write!(f, "attach {slot} as the root"),
+        Step::AttachRootAt { slot, dir } => write!(f, "attach {slot} as the root on {}", dir.display()),
         Step::Mount { slot, fstype, parameters: p, target, kind, change: c, copy_up, .. } => {
             write!(
                 f,
@@ -258,6 +259,7 @@ impl Display for Undo {
         match self {
             Undo::RemoveGroup { dir, .. } => write!(f, "kill and remove cgroup {}", dir.display()),
             Undo::StopScope { unit, .. } => write!(f, "stop systemd scope {unit}"),
+            Undo::Unmount { dir } => write!(f, "unmount {}", dir.display()),
             Undo::RemoveResctrlGroup { dir } => write!(f, "remove resctrl group {}", dir.display()),
         }
     }
