@@ -14,7 +14,7 @@ use crate::{Column, job};
 pub(crate) type Results = BTreeMap<String, Vec<Outcome>>;
 
 /// Runs the chosen programs against every column, three at a time: they mostly wait. Those that share a cgroup by
-/// name stay in one lane, in turn.
+/// name stay in one lane, in turn; whoever is through with that helps with the others.
 pub(crate) fn run_all(
     programs: &Programs,
     chosen: &[&str],
@@ -28,9 +28,9 @@ pub(crate) fn run_all(
     let before = job::cgroups_of_programs();
     let failed = std::thread::scope(|scope| {
         let workers = [&lanes[0], &lanes[1], &lanes[1]].map(|lane| {
-            let done = &done;
+            let (done, apart) = (&done, &lanes[1]);
             scope.spawn(move || -> Result<()> {
-                while let Some((name, column)) = next(lane) {
+                while let Some((name, column)) = next(lane).or_else(|| next(apart)) {
                     let outcome = job::run(programs, name, &columns[column], logs)?;
                     done.lock().expect("no worker panics with the lock").push((
                         name.to_owned(),
