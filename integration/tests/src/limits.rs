@@ -114,17 +114,21 @@ fn unified(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// A limit needs its hierarchy; a caller that names the group counts by it as well.
 fn v1_only_where_needed(host: &Host) -> Result<()> {
-    let bundle = Bundle::new(host, &["sleep", "1000"])?
-        .edit(|c| c["linux"]["resources"]["pids"] = json!({"limit": 8}));
-    bundle.started()?;
-    let found: Vec<String> = host
-        .hierarchies()
-        .into_iter()
-        .filter(|h| h.join(bundle.id()).exists())
-        .map(|h| h.file_name().unwrap_or_default().to_string_lossy().into_owned())
-        .collect();
-    ensure!(found.len() == 2 && found.contains(&"pids".to_owned()), "{found:?}");
+    for (named, want) in [(false, &["pids"][..]), (true, &["blkio", "cpuacct", "memory", "pids"][..])] {
+        let bundle = Bundle::new(host, &["sleep", "1000"])?.edit(|c| {
+            c["linux"]["resources"]["pids"] = json!({"limit": 8});
+            if !named {
+                c["linux"]["cgroupsPath"].take();
+            }
+        });
+        bundle.started()?;
+        let group = if named { bundle.id().to_owned() } else { format!("croft/{}", bundle.id()) };
+        let v1 = host.cgroup1.iter().filter(|(_, hierarchy)| hierarchy.join(&group).exists());
+        let found: Vec<&str> = v1.map(|(controller, _)| controller.as_str()).collect();
+        ensure!(found == want, "named {named}: {found:?}");
+    }
     Ok(())
 }
 

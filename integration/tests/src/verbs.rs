@@ -125,9 +125,10 @@ const MEMORY: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
 const PIDS: [&str; 2] = ["pids.max", "pids.max"];
 
 fn update_changes_limits(host: &Host) -> Result<()> {
-    let bundle = Bundle::shell(host, "sleep 1000 & wait")?;
+    let bundle = Bundle::shell(host, "sleep 1000 & echo ready; wait")?;
     let before = Snapshot::take(host, &[bundle.state_root()])?;
     bundle.started()?;
+    until(|| Ok(bundle.output()?.0.contains("ready")))?;
     bundle.verb("update", &["--memory", "64m", "--pids-limit", "30"], &[])?.success()?;
     ensure!(limit(host, &bundle, "memory", MEMORY)? == "67108864");
     ensure!(limit(host, &bundle, "pids", PIDS)? == "30");
