@@ -11,13 +11,21 @@ use serde_json::{Value, json};
 
 pub const SUBJECT: Subject = Subject {
     name: "hooks",
-    on_runc: &[(
-        "all_run_in_order",
-        OnRunc::Fails(
-            "runc tells prestart hooks 'creating': by the spec `start` was called; and runc 1.1 tells poststart hooks \
-             'created': by the spec the program runs then",
+    on_runc: &[
+        (
+            "all_run_in_order",
+            OnRunc::Fails(
+                "runc tells prestart hooks 'creating': by the spec `start` was called; and runc 1.1 tells poststart hooks \
+                 'created': by the spec the program runs then",
+            ),
         ),
-    )],
+        (
+            "a_failing_late_hook_stops_nothing",
+            OnRunc::Fails(
+                "runc 1.1 fails for a poststart hook; by the spec it is a warning, and the rest goes on",
+            ),
+        ),
+    ],
     tests: &[
         Test { name: "all_run_in_order", requires: &[Facility::Root], run: all_run_in_order },
         Test { name: "a_failing_late_hook_stops_nothing", requires: &[Facility::Root], run: failing_late },

@@ -17,3 +17,10 @@ pub fn target() -> Result<PathBuf> {
         program.parent().and_then(Path::parent).context("find the target folder: this program has none")?;
     Ok(target.to_owned())
 }
+
+/// Where this program is: also after cargo, building the tests, has put a new one in its place.
+pub fn this_program() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("find this program")?;
+    let name = program.to_string_lossy();
+    Ok(name.strip_suffix(" (deleted)").map_or_else(|| program.clone(), PathBuf::from))
+}

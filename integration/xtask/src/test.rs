@@ -125,7 +125,7 @@ pub fn suite_program() -> Result<PathBuf> {
 /// Runs another command of this program.
 fn this_program(args: &[&str]) -> Result<()> {
     println!("$ cargo xtask {}", args.join(" "));
-    let status = Command::new(std::env::current_exe()?).args(args).status()?;
+    let status = Command::new(project::this_program()?).args(args).status()?;
     ensure!(status.success(), "cargo xtask {}: {status}", args.join(" "));
     Ok(())
 }
