@@ -105,7 +105,8 @@ pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
     }
     add_v1(b, &path, &writes.controllers(Version::V1));
     b.plan.host.extend(resource_steps(&b.plan.groups, &writes));
-    b.plan.host.extend(program.map(|program| Step::FilterDevices { dir: v2, program }));
+    // The kernel checks the program while init makes the mounts, and long before anything of the container's runs.
+    b.plan.parent.extend(program.map(|program| Step::FilterDevices { dir: v2, program }));
     Ok(())
 }
 
