@@ -201,7 +201,9 @@ fn make(
         write_pid_file(file, pid)?;
     }
     dir.save(&record)?;
-    spawned.recorded()?;
+    if opener.is_none() {
+        spawned.recorded()?;
+    }
     let terminal = if options.console_socket.is_some() { None } else { received.terminal };
     undo.keep();
     let child = guard.keep().child;

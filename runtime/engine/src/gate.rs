@@ -23,6 +23,17 @@ pub struct Gate {
     pub start: OwnedFd,
     /// It says here why it could not exec.
     pub failure: OwnedFd,
+    /// Who opens it.
+    pub opener: By,
+}
+
+/// Who opens a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Another process, perhaps long after the runtime has ended.
+    Another,
+    /// The runtime itself: when that dies the gate tells init, which ends.
+    Runtime,
 }
 
 /// The starter's side.
@@ -45,7 +56,7 @@ fn fifo(dir: &Path, name: &str) -> Result<OwnedFd> {
 /// # Errors
 /// When the fifos cannot be made.
 pub fn make(dir: &Path) -> Result<Gate> {
-    Ok(Gate { start: fifo(dir, START)?, failure: fifo(dir, FAILURE)? })
+    Ok(Gate { start: fifo(dir, START)?, failure: fifo(dir, FAILURE)?, opener: By::Another })
 }
 
 /// Makes a gate that this process opens by itself (`run`).
@@ -55,7 +66,7 @@ pub fn make(dir: &Path) -> Result<Gate> {
 pub fn make_private() -> Result<(Gate, Opener)> {
     let pipe = || croft_sys::pipe().map_err(|e| Error::file("make", Path::new("pipe"), e));
     let ((start_read, start_write), (failure_read, failure_write)) = (pipe()?, pipe()?);
-    let gate = Gate { start: start_read, failure: failure_write };
+    let gate = Gate { start: start_read, failure: failure_write, opener: By::Runtime };
     Ok((gate, Opener { start: start_write, failure: failure_read }))
 }
 

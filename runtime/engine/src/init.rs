@@ -14,7 +14,7 @@ use croft_plan::step::Step;
 use croft_sys::{prctl, signal, socket};
 
 use crate::apply::{apply, home_of};
-use crate::gate::Gate;
+use crate::gate::{By, Gate};
 use crate::hooks;
 use crate::world::World;
 
@@ -116,8 +116,12 @@ fn exec(init: &Init<'_>, world: &World) -> Result<Infallible, Failure> {
         fail("exec", format!("exec: {:?}: {why}", plan.exec.args[0]), Some(error.errno().raw_os_error()))
     };
     let Some(gate) = &init.gate else { return Err(run()) };
-    // Before it is recorded nobody could find it: it ends with the host then, and not after.
-    ask(init, &FromInit::Gated, FromHost::Recorded)?;
+    match gate.opener {
+        // Before it is recorded nobody could find it: it ends with the host then, and not after.
+        By::Another => ask(init, &FromInit::Gated, FromHost::Recorded)?,
+        // The gate opens once it is recorded, or never.
+        By::Runtime => say(init, &FromInit::Gated, &[])?,
+    }
     croft_sys::shut(init.host.as_fd());
     let why = match gate.wait() {
         Err(_) => std::process::exit(1),

@@ -11,7 +11,8 @@
 //!   Filtered ─ Listener(n) ▶  fetches descriptor n
 //!        ◀─ ListenerTaken ──                          (only with a listener)
 //!   Gated ── Gated ────────▶  saves "created"
-//!        ◀───── Recorded ───                          (a further process closes the socket by its exec instead)
+//!        ◀───── Recorded ───                          (not where the host opens the gate itself: that is the answer;
+//!                                                      a further process closes the socket by its exec instead)
 //!   any ── Failed ─────────▶  undoes, reaps, reports
 //! ```
 //!
