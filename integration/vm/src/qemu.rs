@@ -74,17 +74,13 @@ pub(crate) fn start_virtiofsd(
     folder: &Path,
 ) -> Result<Child> {
     let mut virtiofsd = dying_with_its_parent(&image.programs.join("usr/libexec/virtiofsd"));
-    virtiofsd.args([
-        "--fd=0",
-        "--cache=auto",
-        "--sandbox=chroot",
-        "--thread-pool-size=0",
-        "--log-level=error",
-    ]);
+    virtiofsd.args(["--fd=0", "--sandbox=chroot", "--thread-pool-size=0", "--log-level=error"]);
     virtiofsd.arg("--shared-dir").arg(&share.dir);
+    // With `auto` each open drops the file's pages in the guest: a program there would be read anew, over the share,
+    // each time it starts. What is shared read-only stays as it is for as long as the machine runs.
     match share.access {
-        Access::ReadOnly => virtiofsd.arg("--readonly"),
-        Access::ReadWrite => virtiofsd.arg("--xattr"),
+        Access::ReadOnly => virtiofsd.args(["--readonly", "--cache=always"]),
+        Access::ReadWrite => virtiofsd.args(["--xattr", "--cache=auto"]),
     };
     spawn(virtiofsd, &folder.join(format!("{}.log", share.name)), OwnedFd::from(listener).into())
 }
