@@ -177,7 +177,7 @@ fn make(folder: &Path, spec: &Value, network: Network, groups: GroupMount, filte
     if filter == Filter::Docker {
         name.push_str(", Docker's seccomp profile");
         let profile = profile::docker()?;
-        program = Some(profile::compile(&profile, folder)?);
+        program = Some(profile::docker_program()?);
         spec["linux"]["seccomp"] = profile;
         for set in ["bounding", "effective", "permitted"] {
             spec["process"]["capabilities"][set] = profile::DOCKER_CAPABILITIES.as_slice().into();

@@ -109,7 +109,7 @@ fn prepare() -> Result<()> {
     build::croft_oci()?;
     floor::program()?;
     floor::peak()?;
-    profile::docker()?;
+    profile::docker_program()?;
     debian::peers().map(drop)
 }
 

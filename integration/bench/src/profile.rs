@@ -1,14 +1,18 @@
 //! Docker's default system call profile, as it ends up in a container's config.json, and as the floor loads it.
 
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use croft_harness::{build, process};
 use serde_json::{Value, json};
 
 /// The package `golang-github-containers-common` has it here.
 const SOURCE: &str = "/usr/share/containers/seccomp.json";
+
+const COMPILE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The capabilities that Docker gives a container: the profile's rules depend on them.
 pub const DOCKER_CAPABILITIES: [&str; 14] = [
@@ -30,7 +34,7 @@ pub const DOCKER_CAPABILITIES: [&str; 14] = [
 
 /// The profile as `linux.seccomp`. It is kept in the bench's folder, from where the virtual machine takes it.
 pub fn docker() -> Result<Value> {
-    let kept = crate::folder()?.join("seccomp.json");
+    let kept = kept()?;
     if crate::can_build() {
         crate::ensure(&["golang-github-containers-common"])?;
         let text = fs::read_to_string(SOURCE).with_context(|| format!("read {SOURCE}"))?;
@@ -40,6 +44,10 @@ pub fn docker() -> Result<Value> {
     }
     let text = fs::read(&kept).with_context(|| format!("read {}", kept.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("parse {}", kept.display()))
+}
+
+fn kept() -> Result<PathBuf> {
+    Ok(crate::folder()?.join("seccomp.json"))
 }
 
 /// Docker's own form, with conditions, for this architecture and Docker's capabilities.
@@ -78,19 +86,18 @@ fn applies(rule: &Value) -> bool {
         && !list("excludes", "caps").iter().any(has)
 }
 
-/// Compiles the profile to the program that croft-oci loads, as a file of `struct sock_filter` for the floor.
-pub fn compile(profile: &Value, folder: &Path) -> Result<PathBuf> {
-    let path = folder.join("filter.bpf");
-    let text = profile.to_string();
-    let compiled = croft_engine::seccomp::program(&serde_json::from_str(&text)?, None)
-        .map_err(|why| anyhow::anyhow!("compile Docker's profile: {why}"))?;
-    let mut file = fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
-    for instruction in &compiled.program {
-        file.write_all(&instruction.code.to_ne_bytes())?;
-        file.write_all(&[instruction.jt, instruction.jf])?;
-        file.write_all(&instruction.k.to_ne_bytes())?;
+/// The program that croft-oci loads for [`docker`], as a file of `struct sock_filter` for the floor. Kept as the profile is.
+///
+/// A program of its own compiles it: what xtask is made of links nothing that xtask itself installs.
+pub fn docker_program() -> Result<PathBuf> {
+    let program = crate::folder()?.join("filter.bpf");
+    if crate::can_build() {
+        docker()?;
+        let mut compiler = Command::new(build::example("croft-engine", "seccomp-program")?);
+        compiler.arg(kept()?).arg(&program);
+        process::run(&mut compiler, COMPILE_LIMIT)?.success()?;
     }
-    Ok(path)
+    Ok(program)
 }
 
 #[cfg(test)]

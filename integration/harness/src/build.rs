@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::debian::ensure_packages;
 use crate::host::target_folder;
 use crate::process;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The Debian packages that building croft needs: the C library that compiles system call filters, and how its crate finds it.
+pub const PACKAGES: &[&str] = &["gcc", "pkg-config", "libc6-dev", "libseccomp-dev"];
 
 /// Static glibc and no position independence: the kernel maps one file, and no relocation runs at each start.
 const RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
@@ -60,6 +64,16 @@ pub fn faulty_croft_oci() -> Result<PathBuf> {
     Ok(target_folder()?.join("debug/croft-oci-fault"))
 }
 
+/// An example of a package of the workspace, as a debug build.
+pub fn example(package: &str, name: &str) -> Result<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--package", package, "--example", name]).current_dir(&workspace);
+    ensure_packages(PACKAGES)?;
+    process::run(&mut command, BUILD_LIMIT)?.success()?;
+    Ok(target_folder()?.join("debug/examples").join(name))
+}
+
 fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
 }
@@ -69,6 +83,7 @@ fn build(package: &str, profile: &str, program: &Path) -> Result<()> {
     if !workspace.join("Cargo.toml").exists() || (env::var_os("CARGO").is_none() && program.exists()) {
         return Ok(());
     }
+    ensure_packages(PACKAGES)?;
     let mut command = cargo();
     command
         .args(["build", "--quiet", "--package", package, "--profile", profile, "--target", TARGET])

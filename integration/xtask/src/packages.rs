@@ -1,10 +1,8 @@
 //! The Debian packages that the project's commands need on this machine. What must be newer is unpacked apart by the harness.
 
 use anyhow::Result;
+use croft_harness::build::PACKAGES;
 use croft_harness::debian::ensure_packages;
-
-/// To build croft: the C library that compiles system call filters, and how its crate finds it.
-const BUILD: &[&str] = &["gcc", "pkg-config", "libc6-dev", "libseccomp-dev"];
 
 /// To make root filesystems.
 const ROOTFS: &[&str] = &["mmdebstrap", "debian-archive-keyring", "busybox-static"];
@@ -28,15 +26,37 @@ const TESTS: &[&str] = &[
 
 /// Installs what building needs.
 pub fn for_build() -> Result<()> {
-    ensure_packages(BUILD)
+    ensure_packages(PACKAGES)
 }
 
 /// Installs what the demo needs.
 pub fn for_demo() -> Result<()> {
-    ensure_packages(&[BUILD, ROOTFS].concat())
+    ensure_packages(&[PACKAGES, ROOTFS].concat())
 }
 
 /// Installs what all tests need.
 pub fn for_tests() -> Result<()> {
-    ensure_packages(&[BUILD, ROOTFS, TESTS].concat())
+    ensure_packages(&[PACKAGES, ROOTFS, TESTS].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    /// On a fresh machine cargo builds xtask before xtask can install anything.
+    #[test]
+    fn xtask_itself_links_no_package() {
+        let mut tree = Command::new(env!("CARGO"));
+        tree.args(["tree", "--package", "xtask", "--edges", "normal,build", "--prefix", "none"]);
+        let out = tree.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let names: Vec<String> = String::from_utf8(out.stdout)
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect();
+        assert!(names.iter().any(|name| name == "croft-bench"), "{names:?}");
+        let links = |name: &&String| name.ends_with("-sys") && *name != "linux-raw-sys";
+        assert_eq!(names.iter().filter(links).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
 }
