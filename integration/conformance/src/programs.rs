@@ -15,7 +15,7 @@ const SOURCE: &str = "golang-github-opencontainers-runtime-tools";
 /// all of these build with bookworm's Go and libraries.
 const SUITES: [&str; 3] = ["trixie", "sid", "bookworm"];
 
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "golang-go",
     "golang-github-blang-semver-dev",
     "golang-github-google-uuid-dev",
@@ -24,6 +24,7 @@ const PACKAGES: [&str; 11] = [
     "golang-github-opencontainers-selinux-dev",
     "golang-github-opencontainers-specs-dev",
     "golang-github-sirupsen-logrus-dev",
+    "golang-github-urfave-cli-dev",
     "golang-github-xeipuuv-gojsonschema-dev",
     "golang-gocapability-dev",
     "golang-golang-x-sys-dev",
