@@ -1,4 +1,4 @@
-//! Puts the commit that is built into the program, for `--version`.
+//! Puts the commit that is built into the program, for `--version`, and has it begin with the seal.
 
 use std::process::Command;
 
@@ -14,5 +14,9 @@ fn main() {
         println!("cargo::rerun-if-changed={log}");
     }
     let commit = git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
+    // croft_sys::entry, which is there for this processor only; on others the program seals itself when it has begun.
+    if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
+        println!("cargo::rustc-link-arg-bins=-Wl,--entry=croft_entry");
+    }
     println!("cargo::rustc-env=CROFT_COMMIT={commit}");
 }

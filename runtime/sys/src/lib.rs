@@ -6,6 +6,8 @@ pub mod bpf;
 pub mod cgroup;
 pub mod clone;
 pub mod credentials;
+#[cfg(target_arch = "x86_64")]
+mod entry;
 pub mod error;
 pub mod event;
 pub mod exec;
