@@ -1,4 +1,6 @@
 //! The command line: runc's names and options.
+//!
+//! What a command is for is said at [`Command`]: a `///` at its options would take the place of that in `--help`.
 
 use std::path::PathBuf;
 
@@ -19,7 +21,7 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// What holds for every command.
+// What holds for every command.
 #[derive(Debug, Args)]
 pub struct Global {
     /// Folder of the containers' states [default: /run/croft-oci, or $XDG_RUNTIME_DIR/croft-oci for an ordinary user]
@@ -67,6 +69,8 @@ pub enum Rootless {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+// Each start would describe every command, to take one of them.
+#[command(defer = true)]
 #[allow(clippy::large_enum_variant, reason = "there is one for the life of the process")]
 pub enum Command {
     /// Make a container whose process waits for start
@@ -103,7 +107,7 @@ pub enum Command {
     Plan(PlanArgs),
 }
 
-/// A container.
+// A container.
 #[derive(Debug, Args)]
 pub struct IdArgs {
     /// The container
@@ -111,7 +115,7 @@ pub struct IdArgs {
     pub id: String,
 }
 
-/// `create`.
+// `create`.
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
     /// The new container's name
@@ -140,7 +144,7 @@ pub struct CreateArgs {
     pub preserve_fds: u32,
 }
 
-/// `run`.
+// `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// As for create
@@ -157,7 +161,7 @@ pub struct RunArgs {
     pub no_subreaper: bool,
 }
 
-/// `exec`.
+// `exec`.
 #[derive(Debug, Args)]
 pub struct ExecArgs {
     /// The container
@@ -219,7 +223,7 @@ pub struct ExecArgs {
     pub ignore_paused: bool,
 }
 
-/// `list`.
+// `list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Form of the list
@@ -239,7 +243,7 @@ pub enum ListFormat {
     Json,
 }
 
-/// `kill`.
+// `kill`.
 #[derive(Debug, Args)]
 pub struct KillArgs {
     /// The container
@@ -253,7 +257,7 @@ pub struct KillArgs {
     pub all: bool,
 }
 
-/// `delete`.
+// `delete`.
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// The container
@@ -264,7 +268,7 @@ pub struct DeleteArgs {
     pub force: bool,
 }
 
-/// `plan`.
+// `plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// Folder of the bundle
@@ -275,7 +279,7 @@ pub struct PlanArgs {
     pub id: String,
 }
 
-/// `ps`.
+// `ps`.
 #[derive(Debug, Args)]
 pub struct PsArgs {
     /// The container
@@ -289,7 +293,7 @@ pub struct PsArgs {
     pub options: Vec<String>,
 }
 
-/// `update`. The values are text, as in runc, so that an empty one means "leave it".
+// `update`. The values are text, as in runc, so that an empty one means "leave it".
 #[derive(Debug, Args)]
 pub struct UpdateArgs {
     /// The container
@@ -354,7 +358,7 @@ pub struct UpdateArgs {
     pub mem_bw_schema: Option<String>,
 }
 
-/// `events`.
+// `events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
     /// The container
@@ -368,7 +372,7 @@ pub struct EventsArgs {
     pub stats: bool,
 }
 
-/// `spec`.
+// `spec`.
 #[derive(Debug, Args)]
 pub struct SpecArgs {
     /// Folder of the bundle
