@@ -11,6 +11,7 @@ use croft_plan::handshake::Failure;
 use croft_plan::lifecycle::Status;
 use croft_plan::spec::{Spec, SpecError};
 use croft_sys::clone::Child;
+use croft_sys::wait;
 
 use crate::apply::{apply_undoably, refuse_in_use};
 use crate::error::{Context, Error, Result};
@@ -139,7 +140,7 @@ pub fn create(root: &StateRoot, options: &CreateOptions) -> Result<Created> {
     let mut warnings = plan.warnings.clone();
     let dir = root.make(&options.id)?;
     let path = dir.path().to_owned();
-    match make(options, &spec, &bytes, &plan, &request, &mut world, dir) {
+    match make(options, spec, &bytes, &plan, &request, &mut world, dir) {
         Ok(mut created) => {
             warnings.append(&mut created.warnings);
             created.warnings = warnings;
@@ -154,7 +155,7 @@ pub fn create(root: &StateRoot, options: &CreateOptions) -> Result<Created> {
 
 fn make(
     options: &CreateOptions,
-    spec: &Spec,
+    spec: Spec,
     bytes: &[u8],
     plan: &Plan,
     request: &Request,
@@ -178,7 +179,7 @@ fn make(
         Starter::Caller => gate::make_private().map(|(gate, opener)| (gate, Some(opener)))?,
     };
     let intent = record.clone();
-    let state = |pid: i32, status: Status| OciState::of(&intent, spec, pid, status).to_json();
+    let state = |pid: i32, status: Status| OciState::of(&intent, &spec, pid, status).to_json();
     let birth = Birth { gate: Some(gate), state: state(0, Status::Creating), preserve: options.preserve_fds };
     let guard = KillOnDrop::new(spawn(plan, world, birth)?);
     let spawned = guard.get();
@@ -188,26 +189,28 @@ fn make(
         record.process = Some(process_record(world, spawned.child.pid)?.1);
         dir.save(&record)?;
     }
-    let received = spawned.shake_hands(plan, world, &state)?;
     let pid = spawned.child.pid;
-    let (state_letter, process) = process_record(world, pid)?;
-    if state_letter == 'Z' {
+    // All this while init makes its mounts.
+    spawned.begin(plan, world)?;
+    record.process = Some(process_record(world, pid)?.1);
+    record.complete = true;
+    let ready = dir.prepare(&record)?;
+    let received = spawned.shake_hands(plan, world, &state)?;
+    if !wait::is_alive(spawned.child.pidfd.as_fd()).on(|| "look at the container's process".into())? {
         return Err(Error::InitDied("it was killed, perhaps by its own system call filter".into()));
     }
-    record.process = Some(process);
-    record.complete = true;
     to.send(plan, spawned.child.pidfd.as_fd(), &received, &state(pid, Status::Creating))?;
     if let Some(file) = &options.pid_file {
         write_pid_file(file, pid)?;
     }
-    dir.save(&record)?;
+    dir.commit(ready)?;
     if opener.is_none() {
         spawned.recorded()?;
     }
     let terminal = if options.console_socket.is_some() { None } else { received.terminal };
     undo.keep();
     let child = guard.keep().child;
-    Ok(Created { child, record, dir, spec: spec.clone(), opener, terminal, warnings })
+    Ok(Created { child, record, dir, spec, opener, terminal, warnings })
 }
 
 /// What is recorded of a process, and its state letter.

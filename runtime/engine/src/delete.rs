@@ -38,7 +38,7 @@ pub fn delete(root: &StateRoot, id: &str, force: Force) -> Result<Vec<Error>> {
         Err(Error::NotFound(_)) if force == Force::Yes => Ok(Vec::new()),
         Err(Error::BadState { id, why }) if force == Force::Yes => remove_unrecorded(root, &id, why),
         Err(e) => Err(e),
-        Ok(container) => remove(container),
+        Ok(container) => remove(container, None),
     }
 }
 
@@ -50,7 +50,7 @@ fn remove_unrecorded(root: &StateRoot, id: &str, why: String) -> Result<Vec<Erro
         Some(record) => (record, "what its configuration leads to is removed"),
         None => (Record::empty(id), "its folder is removed, but its processes and cgroups are not known"),
     };
-    let hooks = remove(Container { dir, record, pidfd: None, status: Status::Stopped })?;
+    let hooks = remove(Container { dir, record, pidfd: None, status: Status::Stopped }, None)?;
     let mut warnings = vec![Error::BadState { id: id.to_owned(), why: format!("{why}; {what}") }];
     warnings.extend(hooks);
     Ok(warnings)
@@ -76,11 +76,11 @@ fn recorded_by_config(root: &StateRoot, id: &str, bytes: &[u8]) -> Option<Record
     Some(Record { groups: plan.groups, undo, ..Record::empty(id) })
 }
 
-/// Removes an open container.
+/// Removes an open container. `spec` is what it was made from, where that is known without reading it again.
 ///
 /// # Errors
 /// When something of it cannot be removed; its record stays then, so that delete can be tried again.
-pub fn remove(container: Container) -> Result<Vec<Error>> {
+pub fn remove(container: Container, spec: Option<&Spec>) -> Result<Vec<Error>> {
     let Container { dir, record, pidfd, .. } = container;
     if let Some(pidfd) = &pidfd {
         thaw(&record);
@@ -105,14 +105,17 @@ pub fn remove(container: Container) -> Result<Vec<Error>> {
     for step in record.undo.iter().rev() {
         undo::perform(step).map_err(|why| Error::refused("delete", why))?;
     }
-    let spec = dir.config().ok().and_then(|bytes| Spec::parse(&bytes).ok());
+    let kept = match spec {
+        None => dir.config().ok().and_then(|bytes| Spec::parse(&bytes).ok()),
+        Some(_) => None,
+    };
     dir.remove()?;
-    let Some(spec) = spec else { return Ok(Vec::new()) };
+    let Some(spec) = spec.or(kept.as_ref()) else { return Ok(Vec::new()) };
     let list = spec.hooks.at(HookPoint::Poststop);
     if list.is_empty() {
         return Ok(Vec::new());
     }
-    let state = OciState::of(&record, &spec, 0, Status::Stopped).to_json();
+    let state = OciState::of(&record, spec, 0, Status::Stopped).to_json();
     Ok(hooks::run_all(list, HookPoint::Poststop, &state))
 }
 

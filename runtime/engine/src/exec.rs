@@ -314,6 +314,7 @@ fn run(
     let state = |pid, status| OciState::of(&container.record, spec, pid, status).to_json();
     let birth = Birth { gate: None, state: Vec::new(), preserve: options.preserve_fds };
     let guard = KillOnDrop::new(spawn(plan, world, birth)?);
+    guard.get().begin(plan, world)?;
     let received = guard.get().shake_hands(plan, world, &state)?;
     let pid = guard.get().child.pid;
     to.send(plan, guard.get().child.pidfd.as_fd(), &received, &state(pid, Status::Running))?;

@@ -168,11 +168,11 @@ pub fn start(created: &mut Created) -> Result<Vec<Error>> {
 ///
 /// # Errors
 /// When something of it cannot be removed.
-pub fn delete(root: &StateRoot, id: &str) -> Result<Vec<Error>> {
+pub fn delete(root: &StateRoot, created: &Created) -> Result<Vec<Error>> {
     let proc = Proc::open().on(|| "open /proc".into())?;
-    match root.open(id, &proc) {
+    match root.open(&created.record.id, &proc) {
         Err(Error::NotFound(_)) => Ok(Vec::new()),
         Err(e) => Err(e),
-        Ok(container) => crate::delete::remove(container),
+        Ok(container) => crate::delete::remove(container, Some(&created.spec)),
     }
 }

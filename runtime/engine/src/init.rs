@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use croft_plan::build::Plan;
-use croft_plan::handshake::{Failure, FromHost, FromInit, LONGEST};
+use croft_plan::handshake::{Failure, FromHost, FromInit, LONGEST_ANSWER};
 use croft_plan::spec::HookPoint;
 use croft_plan::step::Step;
 use croft_sys::{prctl, signal, socket};
@@ -76,7 +76,9 @@ fn steps(init: &Init<'_>, world: &mut World) -> Result<Infallible, Failure> {
     }
     run_hooks(plan, HookPoint::CreateContainer, &init.state)?;
     apply(&plan.root, world)?;
-    tell_ready(init, world)?;
+    if is_awaited(plan, init.gate.is_some()) {
+        tell_ready(init, world)?;
+    }
     // From here on it has no more rights than the container's other processes, who must not look into it (CVE-2016-9962).
     prctl::set_dumpable(prctl::Dumpable::No).map_err(kernel("hide from ptrace"))?;
     world.close_all();
@@ -94,6 +96,11 @@ fn steps(init: &Init<'_>, world: &mut World) -> Result<Infallible, Failure> {
 /// Whether hooks are due that the host runs while init waits.
 pub fn has_runtime_hooks(plan: &Plan) -> bool {
     [HookPoint::Prestart, HookPoint::CreateRuntime].iter().any(|point| !plan.hooks.at(*point).is_empty())
+}
+
+/// Whether the runtime waits for init to be ready. What has no gate becomes its program before the runtime has looked at it.
+pub fn is_awaited(plan: &Plan, gated: bool) -> bool {
+    !gated || plan.waits_with_its_rights()
 }
 
 fn exec(init: &Init<'_>, world: &World) -> Result<Infallible, Failure> {
@@ -168,7 +175,7 @@ fn say(init: &Init<'_>, message: &FromInit, fds: &[std::os::fd::BorrowedFd<'_>])
 }
 
 fn hear(init: &Init<'_>, want: FromHost) -> Result<(), Failure> {
-    let mut buffer = [0; LONGEST];
+    let mut buffer = [0; LONGEST_ANSWER];
     let n = loop {
         match croft_sys::read(init.host.as_fd(), &mut buffer) {
             Err(croft_sys::Errno::INTR) => {}

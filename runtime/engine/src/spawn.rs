@@ -188,7 +188,7 @@ fn stage(plan: &Plan, world: &World, flags: i32, theirs: &OwnedFd) {
 }
 
 fn take_grandchild(stage: Child, host: &OwnedFd) -> Result<Child> {
-    let mut buffer = [0; LONGEST];
+    let mut buffer = vec![0; LONGEST];
     let (n, mut fds) =
         socket::receive(host.as_fd(), &mut buffer).on(|| "hear from the process between".into())?;
     let exit = wait::wait(stage.pidfd.as_fd()).on(|| "wait for the process between".into())?;
@@ -203,7 +203,15 @@ fn take_grandchild(stage: Child, host: &OwnedFd) -> Result<Child> {
 }
 
 impl Spawned {
-    /// Goes through the handshake until init is at its gate, or has become its program.
+    /// Does what the host has to do beside init, unless init has to be given its ids first: then it is done in the handshake.
+    ///
+    /// # Errors
+    /// What one of the host's steps failed at.
+    pub fn begin(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        if plan.maps { Ok(()) } else { apply(&plan.parent, world).map_err(Error::Step) }
+    }
+
+    /// Goes on from [`Spawned::begin`] through the handshake until init is at its gate, or has become its program.
     ///
     /// # Errors
     /// What init or one of the host's steps failed at.
@@ -216,14 +224,12 @@ impl Spawned {
         let expect = Expect {
             maps: plan.maps,
             hooks: init::has_runtime_hooks(plan),
+            ready: init::is_awaited(plan, self.waits),
             listener: world.filter.as_ref().is_some_and(crate::filter::wants_listener),
             gate: self.waits,
         };
         let mut received = Received::default();
         let mut at = State::Born;
-        if !plan.maps {
-            apply(&plan.parent, world).map_err(Error::Step)?;
-        }
         while at != State::Gated {
             let (event, terminal) = self.hear()?;
             received.terminal = terminal.or(received.terminal);
@@ -273,7 +279,7 @@ impl Spawned {
     }
 
     fn hear(&self) -> Result<(Event, Option<OwnedFd>)> {
-        let mut buffer = [0; LONGEST];
+        let mut buffer = vec![0; LONGEST];
         let (n, mut fds) = socket::receive(self.host.as_fd(), &mut buffer).on(|| "hear from init".into())?;
         if n == 0 {
             return Ok((Event::Closed, None));

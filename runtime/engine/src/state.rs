@@ -74,6 +74,13 @@ pub struct StateDir {
     _lock: Option<OwnedFd>,
 }
 
+/// A file that is written, and not yet in its place.
+#[derive(Debug)]
+pub struct Prepared {
+    new: PathBuf,
+    path: PathBuf,
+}
+
 /// A container as it is found.
 #[derive(Debug)]
 pub struct Container {
@@ -246,12 +253,13 @@ impl StateDir {
         std::fs::read(&path).map_err(|e| Error::file("read", &path, e))
     }
 
-    /// Keeps the configuration.
+    /// Keeps the configuration, which nobody reads before the record is complete.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn save_config(&self, bytes: &[u8]) -> Result<()> {
-        self.replace(CONFIG, bytes)
+        let path = self.path.join(CONFIG);
+        std::fs::write(&path, bytes).map_err(|e| Error::file("write", &path, e))
     }
 
     /// Keeps the record.
@@ -259,15 +267,27 @@ impl StateDir {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record)
-            .map_err(|e| Error::file("write", &self.path, std::io::Error::from(e)))?;
-        self.replace(RECORD, &text)
+        self.commit(self.prepare(record)?)
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let new = self.path.join(format!(".{name}.new"));
-        let path = self.path.join(name);
-        std::fs::write(&new, bytes).map_err(|e| Error::file("write", &new, e))?;
+    /// Writes the record down without anybody seeing it yet.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn prepare(&self, record: &Record) -> Result<Prepared> {
+        let text = serde_json::to_vec(record)
+            .map_err(|e| Error::file("write", &self.path, std::io::Error::from(e)))?;
+        let new = self.path.join(format!(".{RECORD}.new"));
+        std::fs::write(&new, text).map_err(|e| Error::file("write", &new, e))?;
+        Ok(Prepared { new, path: self.path.join(RECORD) })
+    }
+
+    /// Puts what was prepared in the place of what was there.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn commit(&self, prepared: Prepared) -> Result<()> {
+        let Prepared { new, path } = prepared;
         std::fs::rename(&new, &path).map_err(|e| Error::file("write", &path, e))
     }
 

@@ -7,7 +7,7 @@
 //!   Mounted ── RunHooks ───▶  runs prestart, createRuntime
 //!        ◀──── HooksDone ───                          (only with such hooks)
 //!   Rooted ── Ready ───────▶  sets limits             (beside it: the terminal's master)
-//!        ◀────── Proceed ───
+//!        ◀────── Proceed ───                          (not where the gate comes with nothing to do before it)
 //!   Filtered ─ Listener(n) ▶  fetches descriptor n
 //!        ◀─ ListenerTaken ──                          (only with a listener)
 //!   Gated ── Gated ────────▶  saves "created"
@@ -23,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 /// The longest message, in bytes.
 pub const LONGEST: usize = 16 * 1024;
+
+/// The longest that the host says, in bytes.
+pub const LONGEST_ANSWER: usize = 64;
 
 /// What init says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +96,8 @@ pub struct Expect {
     pub maps: bool,
     /// Hooks of the runtime.
     pub hooks: bool,
+    /// Something to do before it gives up its rights.
+    pub ready: bool,
     /// A filter's listener.
     pub listener: bool,
     /// A gate. Without one the end of the stream means that init has become its program.
@@ -127,13 +132,14 @@ impl State {
         use Event::{Closed, Said};
         let mapped = self == State::Mapped || (self == State::Born && !expect.maps);
         let hooked = self == State::Hooked || (mapped && !expect.hooks);
-        let filtered = self == State::Filtered || (self == State::Rooted && !expect.listener);
+        let rooted = self == State::Rooted || (hooked && !expect.ready);
+        let filtered = self == State::Filtered || (rooted && !expect.listener);
         match event {
             Said(FromInit::Failed(_)) if !matches!(self, State::Gated | State::Failed) => Ok(State::Failed),
             Said(FromInit::MapMe) if self == State::Born && expect.maps => Ok(State::Mapped),
             Said(FromInit::RunHooks) if mapped && expect.hooks => Ok(State::Hooked),
-            Said(FromInit::Ready) if hooked => Ok(State::Rooted),
-            Said(FromInit::Listener(_)) if self == State::Rooted && expect.listener => Ok(State::Filtered),
+            Said(FromInit::Ready) if hooked && expect.ready => Ok(State::Rooted),
+            Said(FromInit::Listener(_)) if rooted && expect.listener => Ok(State::Filtered),
             Said(FromInit::Gated) if filtered && expect.gate => Ok(State::Gated),
             Closed if filtered && !expect.gate => Ok(State::Gated),
             _ => Err(OutOfOrder { state: self, event: event.clone() }),
@@ -171,9 +177,9 @@ mod tests {
     /// Every pair of state and event, for every plan: exactly one order leads to the gate.
     #[test]
     fn one_order_leads_to_the_gate() {
-        for bits in 0..16 {
-            let [maps, hooks, listener, gate] = [1, 2, 4, 8].map(|bit| bits & bit > 0);
-            let expect = Expect { maps, hooks, listener, gate };
+        for bits in 0..32 {
+            let [maps, hooks, ready, listener, gate] = [1, 2, 4, 8, 16].map(|bit| bits & bit > 0);
+            let expect = Expect { maps, hooks, ready, listener, gate };
             let mut paths = vec![(State::Born, Vec::new())];
             let mut arrived = Vec::new();
             while let Some((state, path)) = paths.pop() {
@@ -195,7 +201,7 @@ mod tests {
             let mut want = Vec::new();
             want.extend(expect.maps.then_some(Event::Said(FromInit::MapMe)));
             want.extend(expect.hooks.then_some(Event::Said(FromInit::RunHooks)));
-            want.push(Event::Said(FromInit::Ready));
+            want.extend(expect.ready.then_some(Event::Said(FromInit::Ready)));
             want.extend(expect.listener.then_some(Event::Said(FromInit::Listener(3))));
             assert_eq!(arrived[0], want);
         }

@@ -25,7 +25,8 @@ pub(super) fn set_rlimit(world: &World, limit: &Rlimit) -> Outcome {
     let resource = croft_sys::rlimit::by_name(&limit.name)
         .ok_or_else(|| Cause::because(format!("{} is not known", limit.name)))?;
     let wanted = croft_sys::rlimit::Limit { soft: limit.soft, hard: limit.hard };
-    croft_sys::rlimit::set(croft_sys::Pid::from_raw(child(world)?), resource, wanted)?;
+    // In the container's process itself there is no child.
+    croft_sys::rlimit::set(world.child.and_then(croft_sys::Pid::from_raw), resource, wanted)?;
     Ok(())
 }
 

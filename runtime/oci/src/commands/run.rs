@@ -25,7 +25,7 @@ pub fn run(global: &Global, root: &StateRoot, args: &RunArgs) -> Result<ExitCode
     let Some(foreground) = foreground else { return Ok(ExitCode::SUCCESS) };
     let exit = foreground.attend(&created.child, created.terminal.take())?;
     if !args.keep {
-        for error in foreground::delete(root, &created.record.id)? {
+        for error in foreground::delete(root, &created)? {
             super::log(global, "warning", &error.to_string());
         }
     }

@@ -117,6 +117,13 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+impl Plan {
+    /// Whether the runtime has something to do before the container's process gives up its rights: then that says so and waits.
+    pub fn waits_with_its_rights(&self) -> bool {
+        self.terminal || !self.limits.is_empty()
+    }
+}
+
 /// A plan that cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {

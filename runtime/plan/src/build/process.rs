@@ -8,7 +8,9 @@ use crate::step::{Filter, Groups, IdMapper, Missing, Step};
 pub(super) fn add(b: &mut Builder<'_>) {
     let spec = b.spec;
     let linux = &spec.linux;
-    let limits = &mut b.plan.limits;
+    // Root in a new user namespace could not raise its own limits. Without one init does what the runtime can, and need not
+    // wait for it.
+    let limits = if linux.has_user_namespace() { &mut b.plan.limits } else { &mut b.plan.root };
     limits.extend(spec.process.rlimits.iter().map(|limit| Step::SetRlimit { limit: limit.clone() }));
     if let Some(policy) = &linux.memory_policy {
         b.plan.process.push(Step::SetMemoryPolicy { policy: policy.clone() });
