@@ -20,7 +20,8 @@ pub fn open(path: &Path) -> Result<OwnedFd> {
 /// Reads a control file.
 pub fn read(group: BorrowedFd<'_>, file: &str) -> Result<String> {
     let fd = rustix::fs::openat(group, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).call("open")?;
-    let mut text = String::new();
+    // See Proc::read.
+    let mut text = String::with_capacity(1024);
     std::io::Read::read_to_string(&mut std::fs::File::from(fd), &mut text).call("read")?;
     Ok(text)
 }

@@ -73,7 +73,8 @@ impl Proc {
     /// Reads a whole file below.
     pub fn read(&self, path: &str) -> Result<String> {
         let mut file = std::fs::File::from(self.open_file(path, OFlags::RDONLY)?);
-        let mut text = String::new();
+        // procfs tells no length: without room to begin with, a file is read in pieces of 32 bytes, 64 and so on.
+        let mut text = String::with_capacity(4096);
         file.read_to_string(&mut text).call("read in /proc")?;
         Ok(text)
     }
