@@ -24,6 +24,19 @@ pub fn set_uid(uid: u32) -> Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).call("setresuid")
 }
 
+/// Sets the ids that the calling thread has for file systems (setfsuid(2), setfsgid(2)). Its effective capabilities on files go with
+/// the id 0: the caller sets them again where they are still wanted.
+pub fn set_filesystem_ids(uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: integers only. The calls tell the ids before and no error, so they are made once more with an id that is none, which
+    // changes nothing, to learn what became of the first.
+    let now = unsafe {
+        libc::setfsgid(gid);
+        libc::setfsuid(uid);
+        (libc::setfsuid(u32::MAX) as u32, libc::setfsgid(u32::MAX) as u32)
+    };
+    if now == (uid, gid) { Ok(()) } else { Err(Error::new("setfsuid", Errno::PERM)) }
+}
+
 /// Sets the effective, permitted and inheritable capabilities in one call; bit n is capability number n.
 pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let sets = CapabilitySets {
@@ -107,6 +120,29 @@ pub fn group() -> u32 {
 mod tests {
     use super::*;
     use crate::testing::in_child;
+
+    #[test]
+    fn file_system_ids_are_the_threads_own() {
+        if user().1 != 0 {
+            return crate::testing::skipped("file_system_ids_are_the_threads_own", "needs root");
+        }
+        let made = |name: &str, folder: &std::path::Path| {
+            std::fs::write(folder.join(name), "").unwrap();
+            let data = std::fs::metadata(folder.join(name)).unwrap();
+            (std::os::unix::fs::MetadataExt::uid(&data), std::os::unix::fs::MetadataExt::gid(&data))
+        };
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let (effective, permitted, inheritable) = capabilities().unwrap();
+                set_filesystem_ids(1234, 2345).unwrap();
+                set_capabilities(effective, permitted, inheritable).unwrap();
+                made("other", folder.path())
+            });
+            assert_eq!(other.join().unwrap(), (1234, 2345));
+        });
+        assert_eq!(made("own", folder.path()), (0, 0));
+    }
 
     #[test]
     fn the_bounding_set_keeps_what_it_is_told_to() {

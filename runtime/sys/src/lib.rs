@@ -8,9 +8,11 @@ pub mod clone;
 pub mod credentials;
 #[cfg(target_arch = "x86_64")]
 mod entry;
+pub mod epoll;
 pub mod error;
 pub mod event;
 pub mod exec;
+pub mod idmap;
 pub mod keyring;
 pub mod loopback;
 pub mod lsm;

@@ -113,6 +113,14 @@ impl Proc {
         let text = self.read(&format!("{pid}/stat"))?;
         parse_stat(&text).ok_or(Error::new("parse /proc/PID/stat", Errno::BADMSG))
     }
+
+    /// The status, as of wait(2), that process `pid` waits with to be reaped. `None`: it is no zombie, or hidden from the caller.
+    pub fn status_of_zombie(&self, pid: i32) -> Option<i32> {
+        let text = self.read(&format!("{pid}/stat")).ok()?;
+        let mut fields = text.get(text.rfind(')')? + 2..)?.split_ascii_whitespace();
+        // Fields 3 and 52.
+        (fields.next()? == "Z").then(|| fields.nth(48)?.parse().ok()).flatten()
+    }
 }
 
 fn parse_stat(text: &str) -> Option<Stat> {
@@ -141,6 +149,20 @@ mod tests {
         let proc = Proc::open().unwrap();
         let stat = proc.stat(std::process::id() as i32).unwrap();
         assert!(stat.start_time > 0);
+    }
+
+    #[test]
+    fn a_zombie_tells_its_status() {
+        let mut child = std::process::Command::new("sh");
+        let mut child =
+            child.args(["-c", "read x; exit 7"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let proc = Proc::open().unwrap();
+        assert_eq!(proc.status_of_zombie(child.id() as i32), None);
+        let pidfd = crate::wait::pidfd_open(child.id() as i32).unwrap();
+        drop(child.stdin.take());
+        crate::wait_readable(pidfd.as_fd()).unwrap();
+        assert_eq!(proc.status_of_zombie(child.id() as i32), Some(7 << 8));
+        child.wait().unwrap();
     }
 
     #[test]

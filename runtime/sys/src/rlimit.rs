@@ -1,7 +1,8 @@
 //! Resource limits of a process: prlimit(2).
 
 use crate::{Call, Result};
-use rustix::process::{Pid, Resource, Rlimit};
+pub use rustix::process::Resource;
+use rustix::process::{Pid, Rlimit};
 
 /// The names of runtime-spec (those of getrlimit(2)) and what they stand for.
 pub const NAMES: [(&str, Resource); 16] = [

@@ -22,12 +22,72 @@ pub fn packet_pair() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Connects a stream socket to the one listening at `path`.
 pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
+    connect(path, SocketType::STREAM)
+}
+
+fn connect(path: &Path, kind: SocketType) -> Result<OwnedFd> {
     let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .call("socket")?;
+        rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).call("socket")?;
     let address = SocketAddrUnix::new(path).call("socket address")?;
     rustix::net::connect(&socket, &address).call("connect")?;
     Ok(socket)
+}
+
+/// A packet socket that listens at `path`, closed on exec and non-blocking. What is there already has to be removed before.
+pub fn listen_packet(path: &Path) -> Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    listen(path, SocketType::SEQPACKET, flags)
+}
+
+/// A stream socket that listens at `path`, closed on exec and non-blocking, for [`connect_stream`].
+pub fn listen_stream(path: &Path) -> Result<OwnedFd> {
+    listen(path, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+fn listen(path: &Path, kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None).call("socket")?;
+    let address = SocketAddrUnix::new(path).call("socket address")?;
+    rustix::net::bind(&socket, &address).call("bind")?;
+    rustix::net::listen(&socket, 128).call("listen")?;
+    Ok(socket)
+}
+
+/// The next connection to a listening socket, closed on exec and non-blocking; `None`: nobody waits.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    use rustix::io::Errno;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    match rustix::io::retry_on_intr(|| rustix::net::accept_with(listener, flags)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(Errno::AGAIN | Errno::CONNABORTED) => Ok(None),
+        Err(errno) => Err(Error::new("accept", errno)),
+    }
+}
+
+/// The user who connected to this end of a Unix socket (`SO_PEERCRED`), as it was when they did.
+pub fn peer_user(socket: BorrowedFd<'_>) -> Result<u32> {
+    rustix::net::sockopt::socket_peercred(socket).map(|who| who.uid.as_raw()).call("getsockopt SO_PEERCRED")
+}
+
+/// Connects a packet socket to the one listening at `path`.
+pub fn connect_packet(path: &Path) -> Result<OwnedFd> {
+    connect(path, SocketType::SEQPACKET)
+}
+
+/// Whether calls on this descriptor, and on every copy of it, wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// They do.
+    Blocking,
+    /// They fail with `EAGAIN` instead.
+    NonBlocking,
+}
+
+/// Sets whether calls on `fd` wait.
+pub fn set_waiting(fd: BorrowedFd<'_>, waiting: Waiting) -> Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd).call("fcntl F_GETFL")?;
+    let flag = rustix::fs::OFlags::NONBLOCK;
+    let new = if waiting == Waiting::NonBlocking { flags | flag } else { flags - flag };
+    rustix::fs::fcntl_setfl(fd, new).call("fcntl F_SETFL")
 }
 
 /// Sends `bytes` as one packet with `fds` beside it.
@@ -65,4 +125,29 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<
 pub fn is_socket(fd: impl AsFd) -> Result<bool> {
     let stat = rustix::fs::fstat(fd).call("fstat")?;
     Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn who_connects_is_known_and_packets_keep_their_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = listen_packet(&path).unwrap();
+        assert!(accept(listener.as_fd()).unwrap().is_none());
+        let client = connect_packet(&path).unwrap();
+        let server = accept(listener.as_fd()).unwrap().unwrap();
+        assert_eq!(peer_user(server.as_fd()).unwrap(), rustix::process::geteuid().as_raw());
+        let mut buffer = [0; 16];
+        assert_eq!(receive(server.as_fd(), &mut buffer).unwrap_err().errno(), Errno::AGAIN);
+        send(client.as_fd(), b"one", &[]).unwrap();
+        send(client.as_fd(), b"two", &[client.as_fd()]).unwrap();
+        assert_eq!(receive(server.as_fd(), &mut buffer).unwrap().0, 3);
+        assert_eq!(receive(server.as_fd(), &mut buffer).unwrap().1.len(), 1);
+        set_waiting(client.as_fd(), Waiting::NonBlocking).unwrap();
+        assert_eq!(receive(client.as_fd(), &mut buffer).unwrap_err().errno(), Errno::AGAIN);
+    }
 }

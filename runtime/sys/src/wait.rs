@@ -40,6 +40,16 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     if r == 0 { Ok(()) } else { Err(Error::last("pidfd_send_signal")) }
 }
 
+/// Sends signal number `signal` to every process of the group that process `leader` leads. ESRCH: there is none.
+pub fn signal_group(leader: i32, signal: i32) -> Result<()> {
+    if leader < 1 {
+        return Err(Error::new("kill", rustix::io::Errno::SRCH));
+    }
+    // SAFETY: two integers; the kernel checks them.
+    let returned = unsafe { libc::kill(-leader, signal) };
+    Error::check("kill", returned.into()).map(drop)
+}
+
 /// Whether the process behind `pidfd` still runs: false once it is a zombie or gone.
 pub fn is_alive(pidfd: BorrowedFd<'_>) -> Result<bool> {
     let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
@@ -93,6 +103,44 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// `struct pidfd_info` of linux/pidfd.h as it was first (`PIDFD_INFO_SIZE_VER0`).
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroupid: u64,
+    pid: u32,
+    tgid: u32,
+    ppid: u32,
+    ids: [u32; 8],
+    exit_code: i32,
+}
+
+/// `PIDFD_GET_INFO`: `_IOWR(0xFF, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::Ioctl =
+    ((3u64 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 11) as libc::Ioctl;
+
+/// `PIDFD_INFO_EXIT`: the status of a process that has been reaped (Linux 6.15).
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// How the process behind `pidfd` ended, whoever reaped it: known once it was, and as long as this descriptor, opened before, is
+/// held. `None`: it has not been reaped yet, or the kernel is older than 6.15.
+pub fn exit_of_reaped(pidfd: BorrowedFd<'_>) -> Option<Exit> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the kernel reads and writes as many bytes as the number of the call encodes, which is the size of this struct of
+    // plain integers; it lives across the call. A kernel without the call refuses it and touches nothing.
+    let returned = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    (returned == 0 && info.mask & PIDFD_INFO_EXIT != 0).then(|| exit_of_status(info.exit_code))
+}
+
+/// What a status as of wait(2) means.
+pub fn exit_of_status(status: i32) -> Exit {
+    match status & 0x7f {
+        0 => Exit::Code(status >> 8 & 0xff),
+        signal => Exit::Signal(signal),
+    }
+}
+
 /// Kills the child and reaps it; for an undo, where a child that is gone already is fine.
 pub fn kill_and_reap(pidfd: BorrowedFd<'_>) {
     let _ = pidfd_signal(pidfd, Signal::KILL.as_raw());
@@ -104,4 +152,37 @@ pub fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
     let text = crate::proc::Proc::open()?.read(&format!("self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let pid = text.lines().find_map(|l| l.strip_prefix("Pid:")).and_then(|p| p.trim().parse().ok());
     pid.filter(|p| *p > 0).ok_or(Error::new("read the pid of a pidfd", rustix::io::Errno::SRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn statuses_are_understood() {
+        assert_eq!(exit_of_status(0x0700), Exit::Code(7));
+        assert_eq!(exit_of_status(0x89), Exit::Signal(9));
+    }
+
+    #[test]
+    fn a_signal_reaches_the_whole_group() {
+        use std::os::unix::process::{CommandExt, ExitStatusExt};
+        let mut shell = std::process::Command::new("sh");
+        let mut child = shell.args(["-c", "sleep 1000; exit 7"]).process_group(0).spawn().unwrap();
+        signal_group(child.id() as i32, libc::SIGKILL).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(signal_group(0, 0).unwrap_err().errno(), rustix::io::Errno::SRCH);
+    }
+
+    #[test]
+    fn the_status_of_a_process_that_another_reaped_is_known() {
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let pidfd = pidfd_open(child.id() as i32).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+        match exit_of_reaped(pidfd.as_fd()) {
+            Some(exit) => assert_eq!(exit, Exit::Code(7)),
+            None => crate::testing::skipped("exit_of_reaped", "PIDFD_INFO_EXIT needs Linux 6.15"),
+        }
+    }
 }
