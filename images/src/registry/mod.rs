@@ -1,0 +1,173 @@
+//! Registries: pull and push. Asynchronous, for a tokio runtime; what blocks (files, unpacking) runs on its blocking threads.
+
+mod auth;
+mod growing;
+mod pull;
+mod push;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci_client::client::{ClientConfig, ClientProtocol};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::layer::Limits;
+use crate::manifest::Platform;
+
+pub use auth::Credentials;
+pub use pull::Pull;
+
+/// How registries are reached.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// For each registry, the hosts to ask first, in order; the registry itself comes last.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Hosts that speak plain HTTP. Hosts on the loopback interface need not be listed.
+    pub plain: BTreeSet<String>,
+    /// Docker's configuration file with credentials; `None` for access without.
+    pub docker_config: Option<PathBuf>,
+    /// How often a request is made in all, before it is given up.
+    pub attempts: u32,
+    /// How many layers are downloaded at once.
+    pub parallel: usize,
+    /// How long a connection may take, or be silent.
+    pub timeout: Duration,
+    /// How large layers may be.
+    pub limits: Limits,
+    /// For which platform an image is chosen.
+    pub platform: Platform,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mirrors: BTreeMap::new(),
+            plain: BTreeSet::new(),
+            docker_config: None,
+            attempts: 5,
+            parallel: 3,
+            timeout: Duration::from_secs(30),
+            limits: Limits::default(),
+            platform: Platform::here(),
+        }
+    }
+}
+
+/// What happens during a pull or a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The manifest is known: this many layers, this many bytes packed.
+    Resolved {
+        /// The manifest's digest.
+        manifest: Digest,
+        /// How many layers it has.
+        layers: usize,
+        /// Their bytes, packed.
+        bytes: u64,
+    },
+    /// This layer is there already.
+    Present(Digest),
+    /// So much of this blob is transferred.
+    Transferred {
+        /// Which.
+        blob: Digest,
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// A transfer failed and is tried again from where it stopped.
+    Retry {
+        /// Of which blob.
+        blob: Digest,
+        /// From which byte.
+        from: u64,
+        /// Why it failed.
+        why: String,
+    },
+    /// This layer is unpacked.
+    Unpacked(Digest),
+    /// The image is complete.
+    Done,
+}
+
+/// Who is told what happens. Called from several threads at once.
+pub trait Progress: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: Event);
+}
+
+/// For who does not want to know.
+impl Progress for () {
+    fn event(&self, _: Event) {}
+}
+
+/// Registries, reached by these settings.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    settings: Settings,
+}
+
+impl Registry {
+    /// Registries, reached by these settings.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings }
+    }
+
+    fn client(&self, host: &str) -> Result<oci_client::Client> {
+        // The first that asks decides for the process; if that was somebody else, theirs serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let plain = self.settings.plain.contains(host) || is_loopback(host);
+        let config = ClientConfig {
+            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+            read_timeout: Some(self.settings.timeout),
+            connect_timeout: Some(self.settings.timeout),
+            user_agent: concat!("croft/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        };
+        oci_client::Client::try_from(config).map_err(|e| refused(format!("connect to {host}"), &e))
+    }
+}
+
+/// Docker's rule too: what does not leave the machine needs no encryption.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// An error of the registry with all its causes in one line: the chain ends here, at foreign code.
+fn refused(op: String, error: &dyn std::error::Error) -> Error {
+    let mut why = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let text = next.to_string();
+        if !why.contains(&text) {
+            why = format!("{why}: {text}");
+        }
+        cause = next.source();
+    }
+    Error::Registry { op, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_spoken_to_without_encryption() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in
+            ["docker.io", "localhost.example.com", "10.0.0.1:5000", "[2001:db8::1]:5000", "127.0.0.1.nip.io"]
+        {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}
