@@ -1,0 +1,215 @@
+//! Containers from create to delete: what is answered, told, logged, recorded and left.
+use anyhow::{Result, ensure};
+use croft_harness::{Facility, Host, Subject, Test};
+use croft_shim::client::Error;
+use croft_shim::protocol::{EventKind, FailureKind, Io, Packet, Reply, Request, Status};
+
+use crate::fixture::{LIMIT, Shim, events_until, is_exit, list, run, text, wait};
+use crate::streams::exec;
+
+const ROOT: &[Facility] = &[Facility::Root];
+const MEMORY: &[Facility] = &[Facility::Root, Facility::Controller("memory")];
+
+pub const SUBJECT: Subject = Subject {
+    name: "supervision",
+    on_runc: &[],
+    tests: &[
+        Test { name: "a_container_from_create_to_delete", requires: ROOT, run: from_create_to_delete },
+        Test { name: "refusals_leave_nothing", requires: ROOT, run: refusals_leave_nothing },
+        Test { name: "signals_and_forced_deletion", requires: ROOT, run: signals_and_forced_deletion },
+        Test { name: "events_are_sent_again", requires: ROOT, run: events_are_sent_again },
+        Test { name: "a_signal_for_all_reaches_all", requires: ROOT, run: a_signal_for_all },
+        Test { name: "a_create_that_hangs_is_broken_off", requires: ROOT, run: a_create_that_hangs },
+        Test { name: "a_lack_of_memory_is_told", requires: MEMORY, run: a_lack_of_memory },
+        Test { name: "a_client_need_not_wait", requires: ROOT, run: a_client_need_not_wait },
+    ],
+};
+
+fn from_create_to_delete(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    client.call(Request::Events { since: 0 }, &[])?;
+    let id = shim.name("a");
+    let pid = run(&mut client, shim.create("a", "echo one; echo two >&2; exit 7", Io::PIPES)?)?;
+    ensure!(pid > 0);
+    let exit = wait(&mut client, &id, None)?;
+    ensure!(exit.status == Some(7) && !exit.oom, "{exit:?}");
+    // All that it wrote is there as soon as its end is known.
+    let mut logged = shim.logged("a")?;
+    logged.sort();
+    ensure!(logged == [("stderr".into(), "two\n".into()), ("stdout".into(), "one\n".into())], "{logged:?}");
+    match client.call(Request::State { id: id.clone(), exec: None }, &[])?.0 {
+        Reply::State(state) => {
+            ensure!(
+                state.status == Status::Stopped && state.exit == Some(exit) && state.pid.is_none(),
+                "{state:?}"
+            );
+        }
+        other => anyhow::bail!("{other:?}"),
+    }
+    client.done(Request::Delete { id, exec: None, force: false })?;
+    let events = events_until(&mut client, |event| event.kind == EventKind::Deleted)?;
+    let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+    let wanted = [EventKind::Created, EventKind::Started, EventKind::Exited(exit), EventKind::Deleted];
+    ensure!(kinds == wanted && events.iter().map(|e| e.sequence).eq(1..=4), "{events:?}");
+    ensure!(list(&mut client)?.is_empty());
+    shim.stop()
+}
+
+fn refused(outcome: croft_shim::client::Result<()>, kind: FailureKind, word: &str) -> Result<()> {
+    match outcome {
+        Err(Error::Failed(failure)) if failure.kind == kind && failure.to_string().contains(word) => Ok(()),
+        other => anyhow::bail!("expected {kind:?} with {word:?}: {other:?}"),
+    }
+}
+
+fn refusals_leave_nothing(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    let create = |id: &str, bundle: &str| Request::Create {
+        id: id.into(),
+        bundle: bundle.into(),
+        io: Io::PIPES,
+        log: None,
+    };
+    let mut call = |request: Request| client.call(request, &[]).map(drop);
+    refused(call(create("../x", "/tmp")), FailureKind::Request, "only letters")?;
+    refused(call(create("x", "relative")), FailureKind::Request, "absolute")?;
+    refused(call(create("x", "/nowhere")), FailureKind::Runtime, "no such file")?;
+    refused(call(Request::Start { id: "x".into() }), FailureKind::NotFound, "container x")?;
+    let id = shim.name("a");
+    let request = shim.create("a", "sleep 1000", Io::PIPES)?;
+    call(request.clone())?;
+    refused(call(request), FailureKind::Exists, "delete it first")?;
+    call(Request::Start { id: id.clone() })?;
+    refused(call(Request::Start { id: id.clone() }), FailureKind::State, "only a created one")?;
+    let delete = |force| Request::Delete { id: id.clone(), exec: None, force };
+    refused(call(delete(false)), FailureKind::State, "has not ended")?;
+    refused(call(Request::Stop), FailureKind::State, "is left")?;
+    call(delete(true))?;
+    ensure!(list(&mut client)?.is_empty());
+    shim.stop()
+}
+
+fn signals_and_forced_deletion(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    client.call(Request::Events { since: 0 }, &[])?;
+    let script = "trap 'echo got it; exit 9' USR1; echo ready; while :; do sleep 0.01; done";
+    run(&mut client, shim.create("a", script, Io::PIPES)?)?;
+    let ready = std::time::Instant::now();
+    while !text(&shim.logged("a")?).contains("ready") {
+        ensure!(ready.elapsed() < LIMIT, "it does not get ready");
+    }
+    let id = shim.name("a");
+    client.done(Request::Kill { id: id.clone(), exec: None, signal: 10, all: false })?;
+    ensure!(wait(&mut client, &id, None)?.status == Some(9));
+    ensure!(text(&shim.logged("a")?) == "ready\ngot it\n");
+    client.done(Request::Delete { id, exec: None, force: false })?;
+    let id = shim.name("b");
+    run(&mut client, shim.create("b", "sleep 1000", Io::NULL)?)?;
+    client.done(Request::Delete { id: id.clone(), exec: None, force: true })?;
+    let events = events_until(&mut client, |event| event.id == id && event.kind == EventKind::Deleted)?;
+    let exit = events.iter().find(|event| event.id == id && is_exit(event)).map(|event| event.kind);
+    ensure!(matches!(exit, Some(EventKind::Exited(exit)) if exit.status == Some(137)), "{events:?}");
+    shim.stop()
+}
+
+/// A client that was away gets what it missed, once and in order.
+fn events_are_sent_again(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    let id = shim.name("a");
+    run(&mut client, shim.create("a", "exit 3", Io::NULL)?)?;
+    wait(&mut client, &id, None)?;
+    drop(client);
+    let mut client = shim.client()?;
+    ensure!(client.last_event == 3, "{}", client.last_event);
+    let reply = client.call(Request::Events { since: 1 }, &[])?.0;
+    ensure!(reply == Reply::Subscribed { first: 2 }, "{reply:?}");
+    client.done(Request::Delete { id, exec: None, force: false })?;
+    let events = events_until(&mut client, |event| event.kind == EventKind::Deleted)?;
+    ensure!(events.iter().map(|event| event.sequence).eq(2..=4), "{events:?}");
+    shim.stop()
+}
+
+fn a_signal_for_all(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    let id = shim.name("a");
+    run(&mut client, shim.create("a", "sleep 1000", Io::NULL)?)?;
+    exec(&mut client, &id, "x", "sleep 1000", Io::NULL)?;
+    let mut kill = |exec: Option<&str>, all| {
+        client.done(Request::Kill { id: id.clone(), exec: exec.map(str::to_owned), signal: 9, all })
+    };
+    refused(kill(Some("y"), false), FailureKind::NotFound, "process y")?;
+    kill(None, true)?;
+    for exec in [None, Some("x")] {
+        ensure!(wait(&mut client, &id, exec)?.status == Some(137));
+    }
+    client.done(Request::Delete { id, exec: None, force: false })?;
+    shim.stop()
+}
+
+/// Forced deletion does not wait for a hook that never ends, and its create is answered too.
+fn a_create_that_hangs(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    let id = shim.name("a");
+    let mark = shim.folder().join("mark");
+    let hook = format!("grep ^SigBlk /proc/self/status > {}; exec sleep 1000", mark.display());
+    let bundle = shim.bundle("a", "true", |config| {
+        let hook = serde_json::json!([{ "path": "/bin/sh", "args": ["sh", "-c", hook] }]);
+        config["hooks"] = serde_json::json!({ "createRuntime": hook });
+    })?;
+    let create = client.send(Request::Create { id: id.clone(), bundle, io: Io::PIPES, log: None }, &[])?;
+    let begun = std::time::Instant::now();
+    while !mark.exists() {
+        ensure!(begun.elapsed() < LIMIT, "the hook does not run");
+    }
+    // A hook is born with no signal blocked, whatever the supervisor does with its own.
+    let mut blocked = String::new();
+    while !blocked.ends_with('\n') {
+        blocked = std::fs::read_to_string(&mark)?;
+        ensure!(begun.elapsed() < LIMIT, "the hook says nothing");
+    }
+    ensure!(blocked.trim().ends_with("\t0000000000000000"), "{blocked:?}");
+    let mut other = shim.client()?;
+    refused(other.done(Request::Start { id: id.clone() }), FailureKind::State, "under way")?;
+    other.done(Request::Delete { id: id.clone(), exec: None, force: true })?;
+    refused(client.reply(create).map(drop), FailureKind::Runtime, "signal 9")?;
+    ensure!(list(&mut client)?.is_empty() && !shim.folder().join("oci").join(&id).exists());
+    shim.stop()
+}
+
+fn a_lack_of_memory(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    for (id, script, oom) in [("a", "head -c 64m /dev/zero | tail -c 60m", true), ("b", "exit 137", false)] {
+        let bundle = shim.bundle(id, script, |config| {
+            config["linux"]["resources"]["memory"] =
+                serde_json::json!({ "limit": 16 << 20, "swap": 16 << 20 });
+        })?;
+        run(&mut client, Request::Create { id: shim.name(id), bundle, io: Io::PIPES, log: None })?;
+        let exit = wait(&mut client, &shim.name(id), None)?;
+        ensure!(exit.oom == oom && exit.status == Some(137), "{id}: {exit:?}");
+        client.done(Request::Delete { id: shim.name(id), exec: None, force: false })?;
+    }
+    shim.stop()
+}
+
+/// What an event loop does: it asks, goes on, and takes the answer when the descriptor is readable.
+fn a_client_need_not_wait(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    client.set_non_blocking()?;
+    let error = client.receive().err().map(|error| error.kind());
+    ensure!(error == Some(std::io::ErrorKind::WouldBlock), "{error:?}");
+    let numbers = [client.send(Request::List { after: None }, &[])?, client.send(Request::Stop, &[])?];
+    for number in numbers {
+        croft_sys::wait_readable(std::os::fd::AsFd::as_fd(&client))?;
+        let (packet, _) = client.receive()?;
+        ensure!(matches!(packet, Packet::Reply { number: n, .. } if n == number), "{packet:?}");
+    }
+    shim.ended()
+}
