@@ -14,6 +14,14 @@ use crate::error::{Context, Error, Result};
 /// CAP_SYS_ADMIN and CAP_BPF, either of which may load a device filter.
 const BPF_CAPABILITIES: u64 = 1 << 21 | 1 << 39;
 
+/// Gathers the facts of this host.
+///
+/// # Errors
+/// As [`gather`].
+pub fn of_this_host() -> Result<Facts> {
+    gather(&Proc::open().on(|| "open /proc".into())?)
+}
+
 /// Gathers the facts.
 ///
 /// # Errors

@@ -26,6 +26,7 @@ pub mod program;
 pub mod ps;
 mod relay;
 pub mod report;
+pub mod rootfs_file;
 mod sched;
 pub mod seccomp;
 mod spawn;

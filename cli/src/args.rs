@@ -1,0 +1,334 @@
+//! The command line, in the words that Docker's users know.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Containers, made and looked after by croftd.
+#[derive(Debug, Parser)]
+#[command(name = "croft", version)]
+pub struct Cli {
+    /// croftd's socket
+    #[arg(long, global = true, value_name = "PATH", env = "CROFT_SOCKET", default_value = croft_api::SOCKET)]
+    pub socket: PathBuf,
+    /// How answers are written
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub format: Format,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a container and run it
+    Run(RunArgs),
+    /// Make a container
+    Create(CreateArgs),
+    /// Run a further process in a container
+    Exec(ExecArgs),
+    /// Stay with a container: its output here, this terminal's input there
+    Attach(AttachArgs),
+    /// Start containers
+    Start(NamesArgs),
+    /// End containers, by force after a while
+    Stop(StopArgs),
+    /// End containers and start them
+    Restart(StopArgs),
+    /// Send a signal to containers
+    Kill(KillArgs),
+    /// Remove containers
+    Rm(RmArgs),
+    /// Freeze containers
+    Pause(NamesArgs),
+    /// Let frozen containers go on
+    Unpause(NamesArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
+    /// Wait for the end of containers and print their statuses
+    Wait(NamesArgs),
+    /// List containers
+    Ps(PsArgs),
+    /// Print all that is known of containers, as JSON
+    Inspect(NamesArgs),
+    /// Print a container's output
+    Logs(LogsArgs),
+    /// Print what happens
+    Events(EventsArgs),
+    /// Images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// croftd and its host
+    #[command(subcommand)]
+    System(SystemCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Do not wait for its end
+    #[arg(short, long)]
+    pub detach: bool,
+    #[command(flatten)]
+    pub create: CreateArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Do not wait for its end
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Give it this process's input
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Set an environment variable; without a value, to this process's own
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    #[arg(help = "Who it runs as: USER[:GROUP]", short, long)]
+    pub user: Option<String>,
+    /// The folder it begins in
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// The container's name or id
+    #[arg(value_name = "CONTAINER")]
+    pub name: String,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// Do not give it this process's input
+    #[arg(long)]
+    pub no_stdin: bool,
+    /// The container's name or id
+    #[arg(value_name = "CONTAINER")]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Keep its input open
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// The container's name
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Remove it when it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Set an environment variable; without a value, to this process's own
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Read environment variables from a file, one NAME=VALUE a line
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    #[arg(
+        help = "Mount a file or folder of the host: SOURCE:TARGET[:ro][:nomap]",
+        short,
+        long,
+        value_name = "SOURCE:TARGET"
+    )]
+    pub volume: Vec<String>,
+    #[arg(help = "Mount files in memory: TARGET[:size=BYTES]", long, value_name = "TARGET")]
+    pub tmpfs: Vec<String>,
+    /// How it is on the network: none or host
+    #[arg(long, value_name = "NETWORK", default_value = "none")]
+    pub network: String,
+    #[arg(help = "Who it runs as: USER[:GROUP]", short, long)]
+    pub user: Option<String>,
+    /// The folder it begins in
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Its host name
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// What runs before the command; empty for nothing
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// Its limit of memory: bytes, or with k, m, g
+    #[arg(short, long, value_name = "BYTES", value_parser = crate::config::bytes)]
+    pub memory: Option<u64>,
+    /// How many processors it gets
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<f64>,
+    /// Its share of the processors beside others; 1024 is one
+    #[arg(long, value_name = "SHARES")]
+    pub cpu_shares: Option<u64>,
+    /// How many processes it may have
+    #[arg(long, value_name = "NUMBER")]
+    pub pids_limit: Option<i64>,
+    /// Give it a capability
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_add: Vec<String>,
+    /// Take a capability away
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_drop: Vec<String>,
+    /// Make its root read-only
+    #[arg(long)]
+    pub read_only: bool,
+    /// Set a kernel parameter of its namespaces
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub sysctl: Vec<String>,
+    /// Which user namespace: its own, or host
+    #[arg(long, value_name = "MODE", default_value = "own")]
+    pub userns: String,
+    /// Put a label on it
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    #[arg(help = "When it is started again: no, on-failure[:N], always, unless-stopped", long, value_name = "POLICY", default_value = "no", value_parser = crate::config::restart)]
+    pub restart: croft_api::container::Restart,
+    /// The signal that asks it to end
+    #[arg(long, value_name = "SIGNAL")]
+    pub stop_signal: Option<String>,
+    /// Seconds until it is killed when it does not end
+    #[arg(long, value_name = "SECONDS")]
+    pub stop_timeout: Option<u32>,
+    /// The image
+    pub image: String,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct NamesArgs {
+    /// The containers' names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Seconds until they are killed
+    #[arg(short = 't', long, value_name = "SECONDS")]
+    pub time: Option<u32>,
+    /// The containers' names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    /// The signal's name or number
+    #[arg(short, long, default_value = "KILL")]
+    pub signal: String,
+    /// The containers' names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Kill those that run
+    #[arg(short, long)]
+    pub force: bool,
+    /// The containers' names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RenameArgs {
+    /// The container's name or id
+    pub container: String,
+    /// Its new name
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Those too that do not run
+    #[arg(short, long)]
+    pub all: bool,
+    /// Ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Go on with what comes, until its end
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Print when each line came
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// The container's name or id
+    #[arg(value_name = "CONTAINER")]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Those after this number too; 0 for all that are kept
+    #[arg(long, value_name = "NUMBER")]
+    pub since: Option<u64>,
+    /// Do not wait for more
+    #[arg(long)]
+    pub no_follow: bool,
+}
+
+/// `image`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Get an image from a registry
+    Pull {
+        /// Its name
+        image: String,
+    },
+    /// List images
+    Ls {
+        /// Ids only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Take an image from a file or folder: an OCI layout, a docker-save archive, a root filesystem's tarball
+    Import {
+        /// The file or folder, on croftd's host
+        path: PathBuf,
+        /// The name it gets
+        name: String,
+    },
+    /// Remove images
+    Rm {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// `system`.
+#[derive(Debug, Subcommand)]
+pub enum SystemCommand {
+    /// Print what croftd says of itself
+    Info,
+    /// Look for what no record accounts for
+    Check,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,263 @@
+//! `run`, `create`, `ps` and the other verbs of containers.
+
+use croft_api::client::{Client, Error};
+use croft_api::container::{Config, Container, Created, Exec, Execed, Exit, LogLine, State};
+use http::Method;
+
+use super::attached::{self, Ended, Wanted};
+use super::{Failed, part};
+use crate::args::{AttachArgs, ExecArgs, Format, LogsArgs, PsArgs, RunArgs};
+use crate::{config, output};
+
+/// The status of a container whose end nobody saw.
+const UNSEEN: u8 = 255;
+
+/// `run`: pulls the image if it is not there, and stays until the end unless it is detached.
+///
+/// # Errors
+/// When the container cannot be made or started.
+pub async fn run(client: &Client, args: &RunArgs) -> Result<u8, Failed> {
+    let config = config::of(&args.create)?;
+    let created = make(client, &config).await?;
+    let name = part(&created.id);
+    // Asked before the start: one that is removed at its end is not missed.
+    let waiting = tokio::spawn({
+        let (client, name) = (client.clone(), name.clone());
+        async move { client.post::<(), Exit>(&format!("/containers/{name}/wait"), &()).await }
+    });
+    if let Err(error) = client.post::<(), ()>(&format!("/containers/{name}/start"), &()).await {
+        waiting.abort();
+        // What could not be started is of no use to who asked for it to run.
+        let _ = client.delete(&format!("/containers/{name}?force=true")).await;
+        return Err(error.into());
+    }
+    if args.detach {
+        println!("{}", created.id);
+        return Ok(0);
+    }
+    let (terminal, stdin) = (args.create.tty, args.create.interactive);
+    if terminal || stdin {
+        let wanted = Wanted { terminal, stdin, from: "oldest" };
+        if attached::stay(client, &format!("/containers/{name}/attach?"), wanted).await? == Ended::User {
+            return Ok(0);
+        }
+    } else {
+        follow(client, &name, false, true).await?;
+    }
+    let exit = waiting.await.map_err(|e| Failed::from(e.to_string()))??;
+    Ok(exit.status.map_or(UNSEEN, |status| u8::try_from(status).unwrap_or(UNSEEN)))
+}
+
+async fn make(client: &Client, config: &Config) -> Result<Created, Failed> {
+    let created = client.post::<_, Created>("/containers", config).await;
+    let missing =
+        |error: &Error| matches!(error, Error::Refused(problem) if problem.title.starts_with("image "));
+    let created = match created {
+        Err(error) if missing(&error) => {
+            super::images::pull(client, &config.image).await?;
+            client.post("/containers", config).await
+        }
+        other => other,
+    }?;
+    for warning in &created.warnings {
+        eprintln!("croft: warning: {warning}");
+    }
+    Ok(created)
+}
+
+/// `create`.
+///
+/// # Errors
+/// When the container cannot be made.
+pub async fn create(client: &Client, config: &Config) -> Result<u8, Failed> {
+    println!("{}", make(client, config).await?.id);
+    Ok(0)
+}
+
+/// A verb on each of several containers, whose names are printed when it is done.
+///
+/// # Errors
+/// For the last that failed; the others are done.
+pub async fn each(client: &Client, names: &[String], verb: &str) -> Result<u8, Failed> {
+    let mut failed = None;
+    for name in names {
+        let path = format!("/containers/{}/{verb}", part(name));
+        report(client.post::<(), ()>(&path, &()).await, name, &mut failed);
+    }
+    failed.map_or(Ok(0), Err)
+}
+
+/// `rm`.
+///
+/// # Errors
+/// As [`each`].
+pub async fn remove(client: &Client, names: &[String], force: bool) -> Result<u8, Failed> {
+    let mut failed = None;
+    for name in names {
+        let path = format!("/containers/{}?force={force}", part(name));
+        report(client.delete(&path).await, name, &mut failed);
+    }
+    failed.map_or(Ok(0), Err)
+}
+
+fn report(done: Result<(), Error>, name: &str, failed: &mut Option<Failed>) {
+    match done {
+        Ok(()) => println!("{name}"),
+        Err(error) => {
+            if let Some(before) = failed.replace(error.into()) {
+                eprintln!("croft: {}", before.text);
+            }
+        }
+    }
+}
+
+/// `rename`.
+///
+/// # Errors
+/// When the new name is taken or is none.
+pub async fn rename(client: &Client, name: &str, new: &str) -> Result<u8, Failed> {
+    client.post::<(), ()>(&format!("/containers/{}/rename?name={}", part(name), part(new)), &()).await?;
+    Ok(0)
+}
+
+/// `exec`: the status is the process's.
+///
+/// # Errors
+/// When it cannot be run.
+pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8, Failed> {
+    let asked = Exec {
+        command: args.command.clone(),
+        env: config::variables(&args.env).collect(),
+        workdir: args.workdir.clone(),
+        user: args.user.clone(),
+        terminal: args.tty,
+        stdin: args.interactive,
+        detach: args.detach,
+    };
+    let name = part(&args.name);
+    let Execed { exec } = client.post(&format!("/containers/{name}/exec"), &asked).await?;
+    if args.detach {
+        return Ok(0);
+    }
+    let wanted = Wanted { terminal: args.tty, stdin: args.interactive, from: "oldest" };
+    if attached::stay(client, &format!("/containers/{name}/attach?exec={exec}&"), wanted).await?
+        == Ended::User
+    {
+        return Ok(0);
+    }
+    let exit: Exit = client.post(&format!("/containers/{name}/exec/{exec}/wait"), &()).await?;
+    Ok(exit.status.map_or(UNSEEN, |status| u8::try_from(status).unwrap_or(UNSEEN)))
+}
+
+/// `attach`.
+///
+/// # Errors
+/// When it is not there, or does not run.
+pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
+    let name = part(&args.name);
+    let container: Container = client.get(&format!("/containers/{name}")).await?;
+    if !matches!(container.state, State::Running | State::Paused) {
+        return Err(Failed::from(format!("attach to {}: it does not run", args.name)));
+    }
+    let config = &container.config;
+    let wanted = Wanted {
+        terminal: config.terminal,
+        stdin: !args.no_stdin && (config.stdin || config.terminal),
+        from: "now",
+    };
+    if attached::stay(client, &format!("/containers/{name}/attach?"), wanted).await? == Ended::User {
+        return Ok(0);
+    }
+    let exit: Exit = client.post(&format!("/containers/{name}/wait"), &()).await?;
+    Ok(exit.status.map_or(UNSEEN, |status| u8::try_from(status).unwrap_or(UNSEEN)))
+}
+
+/// `wait`: prints the statuses.
+///
+/// # Errors
+/// When one is not there.
+pub async fn wait(client: &Client, names: &[String]) -> Result<u8, Failed> {
+    for name in names {
+        let exit: Exit = client.post(&format!("/containers/{}/wait", part(name)), &()).await?;
+        println!("{}", exit.status.map_or("unknown".to_owned(), |status| status.to_string()));
+    }
+    Ok(0)
+}
+
+/// `ps`.
+///
+/// # Errors
+/// When croftd does not answer.
+pub async fn list(client: &Client, args: &PsArgs, format: Format) -> Result<u8, Failed> {
+    let containers: Vec<Container> = client.get(&format!("/containers?all={}", args.all)).await?;
+    if args.quiet {
+        containers.iter().for_each(|container| println!("{}", container.id));
+        return Ok(0);
+    }
+    let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAME"];
+    output::list(format, &containers, &head, |container| {
+        vec![
+            output::short(&container.id),
+            container.config.image.clone(),
+            container.config.command.join(" "),
+            container.created.chars().take(19).collect(),
+            status(container),
+            container.name.clone(),
+        ]
+    });
+    Ok(0)
+}
+
+fn status(container: &Container) -> String {
+    match (container.state, &container.exit) {
+        (State::Running, _) => "running".to_owned(),
+        (State::Paused, _) => "paused".to_owned(),
+        (State::Created, _) => "created".to_owned(),
+        (State::Stopped, Some(exit)) => {
+            let status = exit.status.map_or("unknown".to_owned(), |status| status.to_string());
+            format!("exited ({status}{})", if exit.oom { ", out of memory" } else { "" })
+        }
+        (State::Stopped, None) => "stopped".to_owned(),
+    }
+}
+
+/// `inspect`.
+///
+/// # Errors
+/// When one is not there.
+pub async fn inspect(client: &Client, names: &[String]) -> Result<u8, Failed> {
+    let mut all = Vec::new();
+    for name in names {
+        all.push(client.get::<Container>(&format!("/containers/{}", part(name))).await?);
+    }
+    output::json(&all);
+    Ok(0)
+}
+
+/// `logs`.
+///
+/// # Errors
+/// When it is not there.
+pub async fn logs(client: &Client, args: &LogsArgs) -> Result<u8, Failed> {
+    follow(client, &part(&args.name), args.timestamps, args.follow).await?;
+    Ok(0)
+}
+
+async fn follow(client: &Client, name: &str, timestamps: bool, follow: bool) -> Result<(), Failed> {
+    use std::io::Write;
+    let path = format!("/containers/{name}/logs?follow={follow}");
+    let mut lines = client.lines(Method::GET, &path, None::<&()>).await?;
+    while let Some(LogLine { time, stream, log }) = lines.next().await? {
+        let text = if timestamps { format!("{time} {log}") } else { log };
+        let written = match stream.as_str() {
+            "stderr" => std::io::stderr().write_all(text.as_bytes()),
+            _ => std::io::stdout().write_all(text.as_bytes()),
+        };
+        // Whoever read it has gone.
+        if written.is_err() {
+            break;
+        }
+    }
+    let _ = std::io::stdout().flush();
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! One command, one function: what is asked of croftd, and what is printed.
+
+mod attached;
+mod containers;
+mod images;
+mod system;
+
+use croft_api::client::{Client, Error};
+use croft_api::problem::Kind;
+
+use crate::args::{Cli, Command};
+use crate::{FAILED, config};
+
+/// Why a command failed, for people, with the status for programs.
+#[derive(Debug)]
+pub struct Failed {
+    /// What, on what, why.
+    pub text: String,
+    /// What to try.
+    pub hint: Option<String>,
+    /// The exit status.
+    pub status: u8,
+}
+
+impl From<String> for Failed {
+    fn from(text: String) -> Self {
+        Failed { text, hint: None, status: FAILED }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(problem) => {
+                let status =
+                    if problem.kind == Kind::CannotRun { cannot_run(&problem.detail) } else { FAILED };
+                Failed { text: problem.to_string(), hint: problem.hint, status }
+            }
+            Error::Unreachable { source, socket } => Failed {
+                text: format!("croftd does not answer on {}: {source}", socket.display()),
+                hint: Some("start it: croftd, or systemctl start croftd".into()),
+                status: FAILED,
+            },
+            error @ Error::Broken(_) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                Failed::from(format!("{error}: {cause}"))
+            }
+            error @ Error::NotUnderstood(_) => Failed {
+                text: error.to_string(),
+                hint: Some(
+                    "croft and croftd may be of different versions: croft --version, croftd --version".into(),
+                ),
+                status: FAILED,
+            },
+        }
+    }
+}
+
+/// 127 for a program that is not there, 126 for one that cannot be run, as a shell has it.
+fn cannot_run(detail: &str) -> u8 {
+    let missing = detail.contains("no such file") || detail.contains("not found");
+    match (missing, detail.contains("exec")) {
+        (true, _) => 127,
+        (false, true) => 126,
+        (false, false) => FAILED,
+    }
+}
+
+/// Does what is asked. Gives the exit status.
+///
+/// # Errors
+/// When it cannot be done.
+pub async fn run(cli: &Cli) -> Result<u8, Failed> {
+    let client = Client::new(&cli.socket);
+    let format = cli.format;
+    match &cli.command {
+        Command::Run(args) => containers::run(&client, args).await,
+        Command::Create(args) => containers::create(&client, &config::of(args)?).await,
+        Command::Exec(args) => containers::exec(&client, args).await,
+        Command::Attach(args) => containers::attach(&client, args).await,
+        Command::Start(args) => containers::each(&client, &args.names, "start").await,
+        Command::Stop(args) => containers::each(&client, &args.names, &timed("stop", args.time)).await,
+        Command::Restart(args) => containers::each(&client, &args.names, &timed("restart", args.time)).await,
+        Command::Kill(args) => {
+            containers::each(&client, &args.names, &format!("kill?signal={}", part(&args.signal))).await
+        }
+        Command::Rm(args) => containers::remove(&client, &args.names, args.force).await,
+        Command::Pause(args) => containers::each(&client, &args.names, "pause").await,
+        Command::Unpause(args) => containers::each(&client, &args.names, "unpause").await,
+        Command::Rename(args) => containers::rename(&client, &args.container, &args.name).await,
+        Command::Wait(args) => containers::wait(&client, &args.names).await,
+        Command::Ps(args) => containers::list(&client, args, format).await,
+        Command::Inspect(args) => containers::inspect(&client, &args.names).await,
+        Command::Logs(args) => containers::logs(&client, args).await,
+        Command::Events(args) => system::events(&client, args, format).await,
+        Command::Image(command) => images::run(&client, command, format).await,
+        Command::System(command) => system::run(&client, command, format).await,
+    }
+}
+
+fn timed(verb: &str, seconds: Option<u32>) -> String {
+    seconds.map_or(verb.to_owned(), |seconds| format!("{verb}?timeout={seconds}"))
+}
+
+/// A name as a part of a path or query (RFC 3986).
+fn part(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(byte.into());
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_in_paths() {
+        assert_eq!(part("a/b?c d"), "a%2Fb%3Fc%20d");
+    }
+
+    #[test]
+    fn statuses_are_a_shell_s() {
+        assert_eq!(cannot_run("exec: \"/x\": no such file or directory"), 127);
+        assert_eq!(cannot_run("exec: \"/etc\": permission denied"), 126);
+        assert_eq!(cannot_run("mount: it is busy"), FAILED);
+    }
+}

@@ -1,0 +1,193 @@
+//! From options to what croftd is asked for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use croft_api::container::{Config, Limits, Mount, NetworkMode, Restart, Userns};
+
+use crate::args::CreateArgs;
+
+/// Bytes, given as a number with `b`, `k`, `m`, `g` or `t` behind it, in steps of 1024.
+///
+/// # Errors
+/// In words.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
+    let (number, factor) = match lower.chars().last() {
+        Some(unit) if "kmgt".contains(unit) => {
+            let power = "kmgt".find(unit).unwrap_or_default() + 1;
+            (&lower[..lower.len() - 1], 1024_f64.powi(i32::try_from(power).unwrap_or_default()))
+        }
+        _ => (lower, 1.0),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{text:?} is no number of bytes: 512m, 2g"))?;
+    let bytes = number * factor;
+    if bytes.is_finite() && bytes >= 0.0 && bytes < u64::MAX as f64 {
+        Ok(bytes as u64)
+    } else {
+        Err(format!("{text:?} is not possible"))
+    }
+}
+
+/// A restart policy.
+///
+/// # Errors
+/// In words.
+pub fn restart(text: &str) -> Result<Restart, String> {
+    match text.split_once(':').unwrap_or((text, "0")) {
+        ("no", "0") => Ok(Restart::No),
+        ("always", "0") => Ok(Restart::Always),
+        ("unless-stopped", "0") => Ok(Restart::UnlessStopped),
+        ("on-failure", times) => times
+            .parse()
+            .map(Restart::OnFailure)
+            .map_err(|_| format!("{times:?} is no number of times: on-failure:3")),
+        _ => Err(format!("{text:?} is no policy: no, on-failure[:N], always, unless-stopped")),
+    }
+}
+
+/// What `args` ask for.
+///
+/// # Errors
+/// In words, for what makes no sense.
+pub fn of(args: &CreateArgs) -> Result<Config, String> {
+    let mut env = Vec::new();
+    for file in &args.env_file {
+        let text =
+            std::fs::read_to_string(file).map_err(|e| format!("--env-file {}: {e}", file.display()))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        env.extend(lines.filter_map(variable));
+    }
+    env.extend(variables(&args.env));
+    let mut mounts: Vec<Mount> = args.volume.iter().map(|text| volume(text)).collect::<Result<_, _>>()?;
+    for text in &args.tmpfs {
+        mounts.push(tmpfs(text)?);
+    }
+    Ok(Config {
+        image: args.image.clone(),
+        name: args.name.clone(),
+        entrypoint: args.entrypoint.as_ref().map(|e| if e.is_empty() { Vec::new() } else { vec![e.clone()] }),
+        command: args.command.clone(),
+        env,
+        terminal: args.tty,
+        stdin: args.interactive,
+        workdir: args.workdir.clone(),
+        user: args.user.clone(),
+        hostname: args.hostname.clone(),
+        mounts,
+        read_only: args.read_only,
+        network: match args.network.as_str() {
+            "none" => NetworkMode::None,
+            "host" => NetworkMode::Host,
+            name => NetworkMode::Network(name.to_owned()),
+        },
+        limits: Limits {
+            memory: args.memory,
+            cpus: args.cpus,
+            cpu_shares: args.cpu_shares,
+            pids: args.pids_limit,
+        },
+        cap_add: args.cap_add.clone(),
+        cap_drop: args.cap_drop.clone(),
+        sysctls: pairs("--sysctl", &args.sysctl)?,
+        userns: match args.userns.as_str() {
+            "own" | "private" => Userns::Own,
+            "host" => Userns::Host,
+            other => return Err(format!("--userns {other}: own or host")),
+        },
+        labels: pairs("--label", &args.label)?,
+        restart: args.restart,
+        auto_remove: args.rm,
+        stop_signal: args.stop_signal.clone(),
+        stop_timeout: args.stop_timeout,
+        ..Config::default()
+    })
+}
+
+/// The variables that `texts` mean.
+pub fn variables(texts: &[String]) -> impl Iterator<Item = String> {
+    texts.iter().filter_map(|text| variable(text))
+}
+
+/// `NAME=VALUE`, or `NAME` for the value that this process has; none where it has none.
+fn variable(text: &str) -> Option<String> {
+    if text.contains('=') {
+        return Some(text.to_owned());
+    }
+    std::env::var(text).ok().map(|value| format!("{text}={value}"))
+}
+
+fn pairs(option: &str, texts: &[String]) -> Result<BTreeMap<String, String>, String> {
+    let pair = |text: &String| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        if name.is_empty() {
+            Err(format!("{option} {text}: NAME=VALUE"))
+        } else {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn volume(text: &str) -> Result<Mount, String> {
+    let mut parts = text.split(':');
+    let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
+        return Err(format!("--volume {text}: SOURCE:TARGET[:ro][:nomap]"));
+    };
+    let (mut read_only, mut unmapped) = (false, false);
+    for option in parts.flat_map(|part| part.split(',')) {
+        match option {
+            "ro" => read_only = true,
+            "rw" => {}
+            "nomap" => unmapped = true,
+            other => return Err(format!("--volume {text}: {other:?} is none of ro, rw, nomap")),
+        }
+    }
+    // What is meant is a path of this process's working folder, not of croftd's.
+    let source = std::path::absolute(Path::new(source)).map_err(|e| format!("--volume {text}: {e}"))?;
+    let source = source.to_str().ok_or_else(|| format!("--volume {text}: is no UTF-8"))?.to_owned();
+    Ok(Mount::Bind { source, target: target.to_owned(), read_only, unmapped })
+}
+
+fn tmpfs(text: &str) -> Result<Mount, String> {
+    let (target, options) = text.split_once(':').unwrap_or((text, ""));
+    let mut size = None;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some(("size", value)) => size = Some(bytes(value)?),
+            _ => return Err(format!("--tmpfs {text}: {option:?} is not size=BYTES")),
+        }
+    }
+    Ok(Mount::Tmpfs { target: target.to_owned(), size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(bytes("512m"), Ok(512 << 20));
+        assert_eq!(bytes("1.5G"), Ok(3 << 29));
+        assert_eq!(bytes("2KiB"), Ok(2048));
+        assert_eq!(bytes("17"), Ok(17));
+        assert!(["", "m", "-1", "1x", "inf"].iter().all(|text| bytes(text).is_err()));
+    }
+
+    #[test]
+    fn policies_are_docker_s() {
+        assert_eq!(restart("on-failure:3"), Ok(Restart::OnFailure(3)));
+        assert_eq!(restart("on-failure"), Ok(Restart::OnFailure(0)));
+        assert!(restart("always:3").is_err() && restart("sometimes").is_err());
+    }
+
+    #[test]
+    fn volumes_are_paths_with_options() {
+        let bind = volume("/a:/b:ro,nomap").unwrap();
+        let want = Mount::Bind { source: "/a".into(), target: "/b".into(), read_only: true, unmapped: true };
+        assert_eq!(bind, want);
+        assert!(volume("/a").is_err() && volume("/a:/b:z").is_err());
+        assert_eq!(tmpfs("/t:size=1m").unwrap(), Mount::Tmpfs { target: "/t".into(), size: Some(1 << 20) });
+    }
+}

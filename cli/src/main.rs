@@ -1,0 +1,47 @@
+//! `croft`: asks croftd, and shows people and scripts what it answers.
+
+mod args;
+mod commands;
+mod config;
+#[cfg(test)]
+mod man;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Cli;
+
+/// The status when croft or croftd itself fails, as with Docker.
+const FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { FAILED } else { 0 });
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => {
+            let done = runtime.block_on(commands::run(&cli));
+            // A read of the terminal that nobody waits for any more holds up nothing.
+            runtime.shutdown_background();
+            done
+        }
+        Err(error) => Err(commands::Failed::from(format!("start: {error}"))),
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(failed) => {
+            eprintln!("croft: {}", failed.text);
+            if let Some(hint) = failed.hint {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(failed.status)
+        }
+    }
+}

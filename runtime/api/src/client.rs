@@ -1,0 +1,205 @@
+//! A client of croftd on its Unix socket.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+
+use crate::problem::{Kind, Problem};
+use crate::{VERSION, stream};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// croftd does not answer there.
+    #[error("croftd does not answer on {}", socket.display())]
+    Unreachable {
+        /// Where it was asked.
+        socket: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It refused.
+    #[error(transparent)]
+    Refused(#[from] Problem),
+    /// The connection broke.
+    #[error("the connection to croftd broke")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It said what this client does not understand: another version, perhaps.
+    #[error("croftd's answer is not understood: {0}")]
+    NotUnderstood(String),
+}
+
+/// Asks one croftd.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// An answer of lines of JSON that come one by one.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    /// A client of the croftd behind `socket`. Nothing is asked yet.
+    pub fn new(socket: &Path) -> Self {
+        Client { socket: socket.to_owned() }
+    }
+
+    /// Asks for what is at `path`, below the version.
+    ///
+    /// # Errors
+    /// When there is no answer, or a refusal.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.ask(Method::GET, path, None::<&()>).await
+    }
+
+    /// Sends `body` to `path`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Error> {
+        self.ask(Method::POST, path, Some(body)).await
+    }
+
+    /// Removes what is at `path`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.ask(Method::DELETE, path, None::<&()>).await
+    }
+
+    /// Asks for lines of JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn lines<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Lines, Error> {
+        let answer = self.send(method, path, body).await?;
+        Ok(Lines { body: answer.into_body(), buffer: Vec::new() })
+    }
+
+    /// Attaches to the streams of a process: see [`crate::stream`].
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn attach(
+        &self,
+        path: &str,
+    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, Error> {
+        let answer = self.send_with(Method::POST, path, None::<&()>, Some(stream::PROTOCOL)).await?;
+        let upgraded = hyper::upgrade::on(answer).await.map_err(|e| Error::Broken(e.into()))?;
+        Ok(TokioIo::new(upgraded))
+    }
+
+    async fn ask<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<T, Error> {
+        let answer = self.send(method, path, body).await?;
+        let bytes = answer.into_body().collect().await.map_err(|e| Error::Broken(e.into()))?.to_bytes();
+        let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(text).map_err(|e| Error::NotUnderstood(e.to_string()))
+    }
+
+    async fn send<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Response<Incoming>, Error> {
+        self.send_with(method, path, body, None).await
+    }
+
+    async fn send_with<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        upgrade: Option<&str>,
+    ) -> Result<Response<Incoming>, Error> {
+        let unreachable = |source| Error::Unreachable { socket: self.socket.clone(), source };
+        let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| Error::Broken(e.into()))?;
+        tokio::spawn(connection.with_upgrades());
+        let text =
+            body.map(serde_json::to_vec).transpose().map_err(|e| Error::NotUnderstood(e.to_string()))?;
+        let mut request = Request::builder();
+        if let Some(protocol) = upgrade {
+            request =
+                request.header(http::header::CONNECTION, "upgrade").header(http::header::UPGRADE, protocol);
+        }
+        let request = request
+            .method(method)
+            .uri(format!("/{VERSION}{path}"))
+            .header(http::header::HOST, "croft")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(text.unwrap_or_default())))
+            .map_err(|e| Error::NotUnderstood(e.to_string()))?;
+        let answer = sender.send_request(request).await.map_err(|e| Error::Broken(e.into()))?;
+        if answer.status().is_success() || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(answer);
+        }
+        Err(refusal(answer).await)
+    }
+}
+
+async fn refusal(answer: Response<Incoming>) -> Error {
+    let status = answer.status();
+    let bytes = match answer.into_body().collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(e) => return Error::Broken(e.into()),
+    };
+    match serde_json::from_slice::<Problem>(&bytes) {
+        Ok(problem) => Error::Refused(problem),
+        Err(_) => Error::Refused(unnamed(status, &bytes)),
+    }
+}
+
+/// A refusal that is no problem of ours: the HTTP server's own.
+fn unnamed(status: StatusCode, body: &[u8]) -> Problem {
+    let detail = String::from_utf8_lossy(body).into_owned();
+    Problem { status: status.as_u16(), ..Problem::new(Kind::Internal, status.to_string(), detail) }
+}
+
+impl Lines {
+    /// The next line; none at the end.
+    ///
+    /// # Errors
+    /// When the connection breaks, or a line is not understood.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return serde_json::from_slice(&line)
+                    .map(Some)
+                    .map_err(|e| Error::NotUnderstood(e.to_string()));
+            }
+            match self.body.frame().await {
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(Error::NotUnderstood("it ends in the middle of a line".into())),
+                Some(Err(e)) => return Err(Error::Broken(e.into())),
+                Some(Ok(frame)) => self.buffer.extend(frame.into_data().unwrap_or_default()),
+            }
+        }
+    }
+}

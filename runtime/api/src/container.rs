@@ -1,0 +1,284 @@
+//! Containers: what is asked for, and what there is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::network::Publish;
+
+/// A container as it is asked for. Everything but the image has a default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The image's name or id.
+    pub image: String,
+    /// The container's name; one is made up without it.
+    pub name: Option<String>,
+    /// What runs before the command; the image's without it. Empty: nothing.
+    pub entrypoint: Option<Vec<String>>,
+    /// The command and its arguments; the image's when empty.
+    pub command: Vec<String>,
+    /// Further environment variables, as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// The working folder.
+    pub workdir: Option<String>,
+    /// `USER[:GROUP]`, names or numbers.
+    pub user: Option<String>,
+    /// The host name; the container's name without it.
+    pub hostname: Option<String>,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// Whether its standard input stays open while nobody is attached.
+    pub stdin: bool,
+    /// Folders and files of the host, and file systems in memory.
+    pub mounts: Vec<Mount>,
+    /// Whether its root is read-only.
+    pub read_only: bool,
+    /// How it is on the network.
+    pub network: NetworkMode,
+    /// Ports of the host that lead into it.
+    pub publish: Vec<Publish>,
+    /// Limits.
+    pub limits: Limits,
+    /// Capabilities beside the default ones, without `CAP_`; `ALL` is every one.
+    pub cap_add: Vec<String>,
+    /// Capabilities that it does not get; `ALL` is every one.
+    pub cap_drop: Vec<String>,
+    /// Kernel settings of its namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// Which user namespace.
+    pub userns: Userns,
+    /// Whether croft's own init is process 1 and reaps orphans.
+    pub init: bool,
+    /// Labels for people and programs.
+    pub labels: BTreeMap<String, String>,
+    /// When it is started again.
+    pub restart: Restart,
+    /// Whether it is removed when it ends.
+    pub auto_remove: bool,
+    /// The signal that asks it to end; the image's, or SIGTERM.
+    pub stop_signal: Option<String>,
+    /// Seconds until it is killed when it does not end.
+    pub stop_timeout: Option<u32>,
+}
+
+/// Something mounted in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case", tag = "type", deny_unknown_fields)]
+pub enum Mount {
+    /// A file or folder of the host. Its files keep their owners' numbers inside.
+    Bind {
+        /// On the host.
+        source: String,
+        /// In the container.
+        target: String,
+        /// Whether it cannot be written.
+        #[serde(default)]
+        read_only: bool,
+        /// Whether the numbers of owners stay as the host sees them.
+        #[serde(default)]
+        unmapped: bool,
+    },
+    /// Files in memory.
+    Tmpfs {
+        /// In the container.
+        target: String,
+        /// Its limit in bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+    },
+}
+
+/// How a container is on the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkMode {
+    /// On this network, or croft's own one.
+    Network(String),
+    /// A loopback interface and nothing else.
+    #[default]
+    None,
+    /// The host's own interfaces.
+    Host,
+}
+
+/// Limits of a container. None: none but the defaults of the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Processors, as a number with a fraction.
+    pub cpus: Option<f64>,
+    /// Its share of the processors beside others, 1024 being one.
+    pub cpu_shares: Option<u64>,
+    /// Processes.
+    pub pids: Option<i64>,
+}
+
+/// A container's user namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Userns {
+    /// Its own range of ids, which no other container has.
+    #[default]
+    Own,
+    /// The host's: root inside is root.
+    Host,
+}
+
+/// When a container is started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Never.
+    #[default]
+    No,
+    /// When it ends with another status than 0, so many times in a row.
+    OnFailure(u32),
+    /// Whenever it ends.
+    Always,
+    /// Whenever it ends, unless somebody stopped it.
+    UnlessStopped,
+}
+
+/// A container as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Container {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub state: State,
+    /// Its process on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// How it ended the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// When it was created: RFC 3339.
+    pub created: String,
+    /// When it was last started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
+    /// The id of its image.
+    pub image_id: String,
+    /// The first of the host's ids that are its own; none with the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<u32>,
+    /// Its addresses, as `10.0.0.2/24`.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// How often it was started again by its policy.
+    #[serde(default)]
+    pub restarts: u32,
+    /// What was asked for.
+    pub config: Config,
+}
+
+/// What a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It was created and not started yet.
+    Created,
+    /// It runs.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// It has ended.
+    Stopped,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Exit {
+    /// Its status, 128 and the number for a signal; none where nobody was there to see it.
+    pub status: Option<i32>,
+    /// When: RFC 3339.
+    pub at: String,
+    /// Whether the kernel killed in it for want of memory.
+    #[serde(default)]
+    pub oom: bool,
+}
+
+/// The answer to a request for a new container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Created {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What was ignored.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// Asks for a further process in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Exec {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Further environment variables.
+    pub env: Vec<String>,
+    /// The working folder; the container's without it.
+    pub workdir: Option<String>,
+    /// `USER[:GROUP]`; the container's without it.
+    pub user: Option<String>,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// Whether it has an input.
+    pub stdin: bool,
+    /// Whether nobody will attach to it.
+    pub detach: bool,
+}
+
+/// The answer to a request for a further process: it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Execed {
+    /// Its id in the container.
+    pub exec: String,
+}
+
+/// One line of a container's output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LogLine {
+    /// When: RFC 3339.
+    pub time: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// The line, with its end if it had one.
+    pub log: String,
+}
+
+/// Counters of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Stats {
+    /// Its name.
+    pub name: String,
+    /// Nanoseconds of processor time.
+    pub cpu_ns: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Its memory limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<u64>,
+    /// Processes.
+    pub pids: u64,
+}

@@ -1,0 +1,57 @@
+//! Who may ask for what. All of it is here.
+
+use croft_api::problem::{Kind, Problem};
+
+/// Who asks, as the kernel says (SO_PEERCRED, unix(7)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Its user.
+    pub uid: u32,
+    /// Its groups.
+    pub groups: Vec<u32>,
+}
+
+/// Who administers this croftd beside root.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Administrators {
+    /// croftd's own user.
+    pub uid: u32,
+    /// The group `croft`, where there is one.
+    pub group: Option<u32>,
+}
+
+/// Lets administrators do everything and others nothing.
+///
+/// # Errors
+/// [`Kind::Forbidden`].
+pub fn check(caller: &Caller, administrators: Administrators) -> Result<(), Problem> {
+    let is_member = administrators.group.is_some_and(|group| caller.groups.contains(&group));
+    if caller.uid == 0 || caller.uid == administrators.uid || is_member {
+        return Ok(());
+    }
+    let detail = format!("uid {} is neither root nor in the group croft", caller.uid);
+    Err(Problem::new(Kind::Forbidden, "ask croftd", detail)
+        .hint("have an administrator run: adduser USER croft"))
+}
+
+/// The number of the group `croft` in the text of /etc/group.
+pub fn group_croft(text: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == "croft").then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn administrators_may_and_others_may_not() {
+        let administrators = Administrators { uid: 0, group: group_croft("root:x:0:\ncroft:x:77:me\n") };
+        let may =
+            |uid, groups: &[u32]| check(&Caller { uid, groups: groups.to_vec() }, administrators).is_ok();
+        assert!(may(0, &[]) && may(1000, &[1000, 77]));
+        assert!(!may(1000, &[1000]) && group_croft("crofter:x:1:").is_none());
+    }
+}

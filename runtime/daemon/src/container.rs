@@ -1,0 +1,507 @@
+//! One container: a task owns it, and everybody else sends it commands and looks at what it shows.
+//!
+//! ```text
+//!            Making ──▶ Made ─────────────────────────▶ Removing ──▶ gone
+//!                        │ created ─start▶ running ─exit▶ stopped │
+//!                        │                    ▲ restart policy  │ │
+//!                        └────────────────────┴─────────────────┘─┘
+//! ```
+//!
+//! Each effect comes after the record of its intent, so that a croftd that comes back finishes or takes back what it finds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use croft_api::container::{self, Exit, Restart, State};
+use croft_api::problem::{Kind, Problem};
+use croft_shim::protocol::{self, Io, IoKind, Log, Reply, Request, WhenFull};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock;
+use crate::daemon::Shared;
+use crate::records::{Phase, Record, Wanted};
+use crate::supervise::problem;
+
+/// Bytes of output that are kept for who attaches.
+const RING: u32 = 64 << 10;
+
+/// The first pause before a container is started again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause before a container is started again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What others see of a container.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// What is recorded.
+    pub record: Record,
+    /// What it does.
+    pub state: State,
+    /// Its process.
+    pub pid: Option<i32>,
+}
+
+type Answer = oneshot::Sender<Result<(), Problem>>;
+
+/// What a container's task is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Somebody wants it to run.
+    Start(Answer),
+    /// Somebody wants it to end: its policy does not start it again. The signal is sent besides.
+    Stop(i32, Answer),
+    /// Sends a signal.
+    Kill(i32, Answer),
+    /// Freezes it.
+    Pause(Answer),
+    /// Lets it go on.
+    Resume(Answer),
+    /// Gives it another name.
+    Rename(String, Answer),
+    /// Removes it; a running one only by force.
+    Remove(bool, Answer),
+    /// Its process has ended.
+    Ended(protocol::Exit),
+    /// The supervisor has this of it, or nothing.
+    Found(Option<protocol::State>),
+    /// The pause before its next start is over; the number says which.
+    Again(u32),
+}
+
+/// A way to a container.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    mailbox: mpsc::UnboundedSender<Command>,
+    view: watch::Receiver<View>,
+}
+
+impl Handle {
+    /// What it is now.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Whether it has been removed: nobody is left to be told anything.
+    pub fn is_gone(&self) -> bool {
+        self.mailbox.is_closed()
+    }
+
+    /// To wait for changes.
+    pub fn watch(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    /// Tells it something that needs no answer.
+    pub fn tell(&self, command: Command) {
+        // One that is gone needs to know nothing.
+        let _ = self.mailbox.send(command);
+    }
+
+    /// Asks it and waits.
+    ///
+    /// # Errors
+    /// What it answers; [`Kind::NotFound`] when it is gone.
+    pub async fn ask(&self, command: impl FnOnce(Answer) -> Command) -> Result<(), Problem> {
+        let gone = || Problem::new(Kind::NotFound, "the container", "it has been removed");
+        let (answer, answered) = oneshot::channel();
+        self.mailbox.send(command(answer)).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Waits until it does not run.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it is removed meanwhile and nobody saw its end.
+    pub async fn ended(&self) -> Result<View, Problem> {
+        let mut view = self.view.clone();
+        let ended =
+            view.wait_for(|view| view.state == State::Stopped || view.record.phase == Phase::Removing).await;
+        let last = ended.map(|view| view.clone()).ok();
+        last.or_else(|| Some(self.view.borrow().clone()))
+            .filter(|view| view.record.exit.is_some())
+            .ok_or_else(|| Problem::new(Kind::NotFound, "wait", "the container was removed before it ran"))
+    }
+}
+
+/// The task's own.
+struct Container {
+    shared: Arc<Shared>,
+    view: watch::Sender<View>,
+    mailbox: mpsc::UnboundedSender<Command>,
+    /// Which start is waited for, counted.
+    pause: u32,
+    /// How often it was started again in a row.
+    in_a_row: u32,
+}
+
+/// Starts the task of a container that is recorded. `state` is what it is taken for until the supervisor tells.
+pub fn own(shared: Arc<Shared>, record: Record, state: State) -> Handle {
+    let (mailbox, commands) = mpsc::unbounded_channel();
+    let (view, seen) = watch::channel(View { record, state, pid: None });
+    let container = Container { shared, view, mailbox: mailbox.clone(), pause: 0, in_a_row: 0 };
+    tokio::spawn(container.serve(commands));
+    Handle { mailbox, view: seen }
+}
+
+impl Container {
+    async fn serve(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Start(answer) => {
+                    self.in_a_row = 0;
+                    let done = self.start().await;
+                    let _ = answer.send(done);
+                }
+                Command::Stop(signal, answer) => {
+                    let done = self.stop(signal).await;
+                    let _ = answer.send(done);
+                }
+                Command::Kill(signal, answer) => {
+                    let done = self.signal(signal).await;
+                    let _ = answer.send(done);
+                }
+                Command::Pause(answer) => {
+                    let done = self.freeze(State::Running, "pause", State::Paused).await;
+                    let _ = answer.send(done);
+                }
+                Command::Resume(answer) => {
+                    let done = self.freeze(State::Paused, "resume", State::Running).await;
+                    let _ = answer.send(done);
+                }
+                Command::Rename(name, answer) => {
+                    let done = self.rename(name);
+                    let _ = answer.send(done);
+                }
+                Command::Remove(force, answer) => {
+                    let done = self.remove(force).await;
+                    let gone = done.is_ok();
+                    let _ = answer.send(done);
+                    if gone {
+                        return;
+                    }
+                }
+                Command::Ended(exit) => {
+                    if self.ended(exit).await {
+                        return;
+                    }
+                }
+                Command::Found(state) => {
+                    if self.found(state).await {
+                        return;
+                    }
+                }
+                Command::Again(pause) => self.again(pause).await,
+            }
+        }
+    }
+
+    fn record(&self) -> Record {
+        self.view.borrow().record.clone()
+    }
+
+    fn state(&self) -> State {
+        self.view.borrow().state
+    }
+
+    fn title(&self, verb: &str) -> String {
+        format!("{verb} {}", self.view.borrow().record.name)
+    }
+
+    /// Records a change before anybody sees it.
+    fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Problem> {
+        let mut record = self.record();
+        change(&mut record);
+        self.shared.records.update(&record)?;
+        self.view.send_modify(|view| view.record = record);
+        Ok(())
+    }
+
+    fn show(&self, state: State, pid: Option<i32>) {
+        self.view.send_modify(|view| (view.state, view.pid) = (state, pid));
+    }
+
+    async fn start(&mut self) -> Result<(), Problem> {
+        let title = self.title("start");
+        if matches!(self.state(), State::Running | State::Paused) {
+            let hint = format!("croft restart {}", self.record().name);
+            return Err(Problem::new(Kind::WrongState, title, "it runs already").hint(hint));
+        }
+        self.pause += 1;
+        self.change(|record| record.wanted = Wanted::Running)?;
+        let started = self.run(&title).await;
+        if started.is_err() {
+            self.change(|record| record.wanted = Wanted::Stopped)?;
+        }
+        started
+    }
+
+    async fn run(&mut self, title: &str) -> Result<(), Problem> {
+        let record = self.record();
+        let prepared = self.shared.prepare(&record).await?;
+        let shim = &self.shared.shim;
+        let create = |bundle: PathBuf| Request::Create {
+            id: record.id.clone(),
+            bundle,
+            io: Io { kind: io(&record.config), ring: RING, when_full: WhenFull::Forget },
+            log: Some(Log::at(self.shared.folder(&record.id).join("log.json"))),
+        };
+        let delete = || Request::Delete { id: record.id.clone(), exec: None, force: true };
+        let mut made = shim.ask(create(prepared.clone())).await;
+        if made.as_ref().is_err_and(|failure| failure.kind == protocol::FailureKind::Exists) {
+            // Left by a croftd that was killed between the two.
+            let _ = shim.ask(delete()).await;
+            made = shim.ask(create(prepared)).await;
+        }
+        let started = match made {
+            Ok(Reply::Running { pid }) => {
+                let started = shim.ask(Request::Start { id: record.id.clone() }).await;
+                started.map(|_| pid)
+            }
+            Ok(other) => Err(protocol::Failure {
+                kind: protocol::FailureKind::Supervisor,
+                what: title.to_owned(),
+                why: format!("the supervisor answers {other:?}"),
+            }),
+            Err(failure) => Err(failure),
+        };
+        match started {
+            Ok(pid) => {
+                self.change(|record| {
+                    record.started = Some(clock::now());
+                    record.exit = None;
+                })?;
+                self.show(State::Running, Some(pid));
+                self.shared.happened("start", &record.name, None);
+                Ok(())
+            }
+            Err(failure) => {
+                let _ = shim.ask(delete()).await;
+                self.shared.release(&record).await;
+                Err(problem(title, &failure))
+            }
+        }
+    }
+
+    async fn stop(&mut self, signal: i32) -> Result<(), Problem> {
+        self.pause += 1;
+        self.change(|record| record.wanted = Wanted::Stopped)?;
+        if self.state() == State::Paused {
+            self.freeze(State::Paused, "resume", State::Running).await?;
+        }
+        match self.state() {
+            State::Running => self.signal(signal).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn signal(&self, signal: i32) -> Result<(), Problem> {
+        let title = self.title("signal");
+        if !matches!(self.state(), State::Running | State::Paused) {
+            return Err(Problem::new(Kind::WrongState, title, "it does not run"));
+        }
+        let id = self.record().id;
+        let sent = self.shared.shim.ask(Request::Kill { id, exec: None, signal, all: false }).await;
+        sent.map(drop).map_err(|failure| problem(&title, &failure))
+    }
+
+    async fn freeze(&self, from: State, verb: &str, to: State) -> Result<(), Problem> {
+        let title = self.title(verb);
+        let (state, pid) = (self.state(), self.view.borrow().pid);
+        if state != from {
+            let why = format!("it is {}", word(state));
+            return Err(Problem::new(Kind::WrongState, title, why));
+        }
+        self.shared
+            .runtime(&[verb, &self.record().id])
+            .await
+            .map_err(|why| Problem::new(Kind::Internal, title, why))?;
+        self.show(to, pid);
+        self.shared.happened(verb, &self.record().name, None);
+        Ok(())
+    }
+
+    fn rename(&self, name: String) -> Result<(), Problem> {
+        let before = self.record().name;
+        let mut record = self.record();
+        record.name = name;
+        self.shared.records.rename(&record)?;
+        self.shared.happened("rename", &record.name, Some(before));
+        self.view.send_modify(|view| view.record = record);
+        Ok(())
+    }
+
+    async fn remove(&mut self, force: bool) -> Result<(), Problem> {
+        let title = self.title("remove");
+        if matches!(self.state(), State::Running | State::Paused) && !force {
+            let hint = format!("croft stop {0}, or croft rm --force {0}", self.record().name);
+            return Err(Problem::new(Kind::WrongState, title, "it runs").hint(hint));
+        }
+        self.change(|record| (record.phase, record.wanted) = (Phase::Removing, Wanted::Stopped))?;
+        self.shared.unmake(&self.record()).await
+    }
+
+    /// What follows the end of its process. Whether it is gone with it.
+    async fn ended(&mut self, exit: protocol::Exit) -> bool {
+        let record = self.record();
+        if !matches!(self.state(), State::Running | State::Paused) || record.phase == Phase::Removing {
+            return false;
+        }
+        let seen = Exit { status: exit.status, at: clock::at(exit.at), oom: exit.oom };
+        let detail = match exit.status {
+            Some(status) if exit.oom => format!("status {status}, out of memory"),
+            Some(status) => format!("status {status}"),
+            None => "nobody saw its status".to_owned(),
+        };
+        let again = wants_again(&record, exit.status, self.in_a_row);
+        // The record first: a croftd that dies here finds the container stopped, not lost.
+        if let Err(problem) = self.change(|record| record.exit = Some(seen)) {
+            tracing::error!(container = record.name, %problem, "the end of a container is not recorded");
+        }
+        let _ =
+            self.shared.shim.ask(Request::Delete { id: record.id.clone(), exec: None, force: true }).await;
+        self.shared.release(&record).await;
+        self.show(State::Stopped, None);
+        self.shared.happened("exit", &record.name, Some(detail));
+        if record.config.auto_remove && !again {
+            return match self.remove(false).await {
+                Ok(()) => true,
+                Err(problem) => {
+                    tracing::error!(container = record.name, %problem, "a container that was to go stays");
+                    false
+                }
+            };
+        }
+        if again {
+            self.pause_before_next();
+        }
+        false
+    }
+
+    fn pause_before_next(&mut self) {
+        self.pause += 1;
+        let pause = self.pause;
+        let wait = FIRST_PAUSE.saturating_mul(1 << self.in_a_row.min(16)).min(LONGEST_PAUSE);
+        self.in_a_row += 1;
+        let mailbox = self.mailbox.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = mailbox.send(Command::Again(pause));
+        });
+    }
+
+    async fn again(&mut self, pause: u32) {
+        if pause != self.pause || self.state() != State::Stopped || self.record().wanted != Wanted::Running {
+            return;
+        }
+        let title = self.title("restart");
+        let done = match self.change(|record| record.restarts += 1) {
+            Ok(()) => self.run(&title).await,
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = done {
+            tracing::warn!(container = self.record().name, %problem, "a container is not started again; another try follows");
+            self.pause_before_next();
+        }
+    }
+
+    /// Compares with what the supervisor has. Whether it is gone then.
+    async fn found(&mut self, there: Option<protocol::State>) -> bool {
+        let record = self.record();
+        let runs = there.as_ref().is_some_and(|state| state.status == protocol::Status::Running);
+        match (there, self.state()) {
+            (Some(state), State::Created | State::Stopped) if runs => {
+                let paused = self.shared.is_paused(&record.id);
+                self.show(if paused { State::Paused } else { State::Running }, state.pid);
+                self.shared.happened("adopt", &record.name, None);
+                false
+            }
+            (Some(_), _) if runs => false,
+            (Some(state), _) if state.exit.is_some() => {
+                self.show(State::Running, None);
+                self.ended(state.exit.unwrap_or(UNSEEN)).await
+            }
+            (Some(state), _) => {
+                // It was created and not started: whoever asked for that has had no answer.
+                let _ = self.shared.shim.ask(Request::Delete { id: state.id, exec: None, force: true }).await;
+                self.shared.release(&record).await;
+                false
+            }
+            (None, State::Running | State::Paused) => {
+                // It may have been started after the list was made.
+                let asked = Request::State { id: record.id, exec: None };
+                match self.shared.shim.ask(asked).await {
+                    Err(failure) if failure.kind == protocol::FailureKind::NotFound => {
+                        self.ended(UNSEEN).await
+                    }
+                    _ => false,
+                }
+            }
+            (None, _) if record.wanted == Wanted::Running && record.exit.is_none() => {
+                // It ran when croftd, or the host, went.
+                self.show(State::Running, None);
+                self.ended(UNSEEN).await
+            }
+            (None, _) => false,
+        }
+    }
+}
+
+/// The end of a process that nobody saw.
+const UNSEEN: protocol::Exit = protocol::Exit { status: None, at: 0, oom: false };
+
+fn io(config: &container::Config) -> IoKind {
+    if config.terminal { IoKind::Terminal } else { IoKind::Pipes { stdin: config.stdin } }
+}
+
+/// A state in the words of a message.
+pub fn word(state: State) -> &'static str {
+    match state {
+        State::Created => "created and not started",
+        State::Running => "running",
+        State::Paused => "paused",
+        State::Stopped => "stopped",
+    }
+}
+
+/// Whether the policy starts it again after an end with `status`.
+fn wants_again(record: &Record, status: Option<i32>, in_a_row: u32) -> bool {
+    let wanted = record.wanted == Wanted::Running;
+    match record.config.restart {
+        Restart::No => false,
+        Restart::OnFailure(most) => wanted && status != Some(0) && (most == 0 || in_a_row < most),
+        Restart::Always | Restart::UnlessStopped => wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_starts_again_what_nobody_stopped() {
+        let record = |restart, wanted| Record {
+            id: "x".into(),
+            name: "x".into(),
+            config: container::Config { restart, ..container::Config::default() },
+            image_id: String::new(),
+            ids: None,
+            created: String::new(),
+            started: None,
+            exit: None,
+            phase: Phase::Made,
+            wanted,
+            restarts: 0,
+        };
+        let again =
+            |restart, wanted, status, in_a_row| wants_again(&record(restart, wanted), status, in_a_row);
+        assert!(!again(Restart::No, Wanted::Running, Some(1), 0));
+        assert!(again(Restart::Always, Wanted::Running, Some(0), 99));
+        assert!(!again(Restart::Always, Wanted::Stopped, Some(0), 0));
+        assert!(again(Restart::OnFailure(3), Wanted::Running, Some(1), 2));
+        assert!(!again(Restart::OnFailure(3), Wanted::Running, Some(1), 3));
+        assert!(!again(Restart::OnFailure(0), Wanted::Running, Some(0), 0));
+        assert!(again(Restart::OnFailure(0), Wanted::Running, None, 100));
+    }
+}

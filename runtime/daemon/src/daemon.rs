@@ -1,0 +1,571 @@
+//! croftd as a whole: what it has, and what is asked of all of it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use croft_api::container::{Config, Container, Created, NetworkMode, State, Userns};
+use croft_api::event::Event;
+use croft_api::problem::{Kind, Problem};
+use croft_api::system::{Finding, Info};
+use tokio::sync::{mpsc, watch};
+
+use crate::args::Args;
+use crate::container::{self, Command, Handle};
+use crate::ids::{Ids, Range};
+use crate::records::{Phase, Record, Records, Wanted};
+use crate::roots::Roots;
+use crate::supervise::{News, Place, Shim};
+use crate::{clock, names, spec, users};
+
+/// What all containers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The database.
+    pub records: Records,
+    /// The supervisor.
+    pub shim: Shim,
+    /// Images and the containers' roots.
+    pub roots: Roots,
+    ids: Ids,
+    root: PathBuf,
+    state: PathBuf,
+    runtime: PathBuf,
+    cgroup: String,
+    newest_event: watch::Sender<u64>,
+    unified: bool,
+}
+
+/// How long the supervisor may take to say what it has.
+const FIRST_NEWS: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// The daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    shared: Arc<Shared>,
+    containers: RwLock<HashMap<String, Handle>>,
+}
+
+impl Shared {
+    /// Where a container's own files are that survive a reboot.
+    pub fn folder(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(id)
+    }
+
+    /// Where its files are that do not: its bundle, while it runs.
+    pub fn run_folder(&self, id: &str) -> PathBuf {
+        self.state.join("containers").join(id)
+    }
+
+    /// Keeps an event and lets those know who follow them.
+    pub fn happened(&self, action: &str, name: &str, detail: Option<String>) {
+        let event = Event {
+            id: 0,
+            time: clock::now(),
+            action: action.to_owned(),
+            object: "container".to_owned(),
+            name: name.to_owned(),
+            detail,
+        };
+        match self.records.event(event) {
+            Ok(event) => {
+                tracing::info!(id = event.id, container = name, detail = event.detail, "{action}");
+                self.newest_event.send_replace(event.id);
+            }
+            Err(problem) => tracing::error!(%problem, container = name, "{action}: the event is lost"),
+        }
+    }
+
+    /// Runs a verb of croft-oci that clones nothing and is over at once.
+    ///
+    /// # Errors
+    /// Its words when it fails.
+    pub async fn runtime(&self, args: &[&str]) -> Result<(), String> {
+        let mut command = tokio::process::Command::new(&self.runtime);
+        command.arg("--root").arg(self.state.join("oci")).args(args).stdin(Stdio::null());
+        let output = command.output().await.map_err(|e| format!("{}: {e}", self.runtime.display()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+
+    /// Whether a container is frozen.
+    pub fn is_paused(&self, id: &str) -> bool {
+        let root = croft_engine::state::StateRoot::new(self.state.join("oci"));
+        croft_engine::status::state(&root, id)
+            .is_ok_and(|state| state.status == croft_plan::lifecycle::Status::Paused)
+    }
+
+    /// Mounts a container's root and writes its bundle. Gives the bundle's folder.
+    ///
+    /// # Errors
+    /// When the image is gone, or what was asked for is not possible.
+    pub async fn prepare(self: &Arc<Self>, record: &Record) -> Result<PathBuf, Problem> {
+        let (shared, record) = (Arc::clone(self), record.clone());
+        blocking(move || shared.prepare_now(&record)).await
+    }
+
+    fn prepare_now(&self, record: &Record) -> Result<PathBuf, Problem> {
+        let title = format!("start {}", record.name);
+        let invalid = |detail: String| Problem::new(Kind::Invalid, title.clone(), detail);
+        let failed = |path: &Path, e: std::io::Error| {
+            Problem::new(Kind::Internal, title.clone(), format!("{}: {e}", path.display()))
+        };
+        let image = self.roots.image(&record.image_id)?;
+        let ids = record.ids.map(|start| Range { start, count: crate::ids::COUNT });
+        if let Some(start) = record.ids {
+            self.ids.keep(start, &record.id)?;
+        }
+        let bundle = self.run_folder(&record.id);
+        std::fs::create_dir_all(&bundle).map_err(|e| failed(&bundle, e))?;
+        let rootfs = self.roots.mount(&record.id, ids)?;
+        let user = record.config.user.as_deref().or(image.user.as_deref()).unwrap_or("");
+        let user = users::find(&rootfs, user).map_err(&invalid)?;
+        let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
+        let files = self.own_files(&bundle, &hostname).map_err(|e| failed(&bundle, e))?;
+        let found = spec::Found {
+            id: &record.id,
+            hostname: &hostname,
+            rootfs: &rootfs,
+            ids,
+            user,
+            cgroup: &format!("/{}/{}", self.cgroup, record.id),
+            network: None,
+            files: &files,
+            unified: self.unified,
+        };
+        let config =
+            spec::config_json(&record.config, &image.defaults, &found).map_err(|e| invalid(e.to_string()))?;
+        let path = bundle.join("config.json");
+        let text = serde_json::to_vec(&config).map_err(|e| invalid(e.to_string()))?;
+        std::fs::write(&path, text).map_err(|e| failed(&path, e))?;
+        Ok(bundle)
+    }
+
+    /// The files that croftd gives every container.
+    fn own_files(
+        &self,
+        bundle: &Path,
+        hostname: &str,
+    ) -> std::io::Result<std::collections::BTreeMap<String, PathBuf>> {
+        let hosts = bundle.join("hosts");
+        std::fs::write(&hosts, format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n"))?;
+        let name = bundle.join("hostname");
+        std::fs::write(&name, format!("{hostname}\n"))?;
+        Ok([("/etc/hosts".to_owned(), hosts), ("/etc/hostname".to_owned(), name)].into())
+    }
+
+    /// Takes back what [`Shared::prepare`] did.
+    pub async fn release(self: &Arc<Self>, record: &Record) {
+        let (shared, id, name) = (Arc::clone(self), record.id.clone(), record.name.clone());
+        let done = blocking(move || {
+            shared.roots.unmount(&id)?;
+            let _ = std::fs::remove_dir_all(shared.run_folder(&id));
+            Ok(())
+        });
+        if let Err(problem) = done.await {
+            tracing::warn!(container = name, %problem, "something of a stopped container is left");
+        }
+    }
+
+    /// Removes all of a container: its process if there is one, its files, its ids, and its record last.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed; its record stays then.
+    pub async fn unmake(self: &Arc<Self>, record: &Record) -> Result<(), Problem> {
+        use croft_shim::protocol::{FailureKind, Request};
+        let title = format!("remove {}", record.name);
+        let deleted = self.shim.ask(Request::Delete { id: record.id.clone(), exec: None, force: true }).await;
+        match deleted {
+            Err(failure) if failure.kind != FailureKind::NotFound => {
+                return Err(crate::supervise::problem(&title, &failure));
+            }
+            _ => {}
+        }
+        self.release(record).await;
+        let (shared, record) = (Arc::clone(self), record.clone());
+        blocking(move || {
+            shared.roots.delete(&record.id)?;
+            let folder = shared.folder(&record.id);
+            match std::fs::remove_dir_all(&folder) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())));
+                }
+                _ => {}
+            }
+            record.ids.iter().for_each(|start| shared.ids.give_back(*start));
+            shared.records.remove(&record.id)?;
+            shared.happened("delete", &record.name, None);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Runs what waits for the disk or the kernel where it holds up nothing else.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Problem::new(Kind::Internal, "croftd", error.to_string())),
+    }
+}
+
+impl Daemon {
+    /// Opens everything and takes up what a croftd before has left.
+    ///
+    /// # Errors
+    /// When something of it cannot be opened.
+    pub async fn begin(args: &Args) -> anyhow::Result<Arc<Self>> {
+        for folder in [&args.root, &args.state] {
+            std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o711)
+                .create(folder)?;
+        }
+        let records = Records::open(&args.root.join("croftd.db"))?;
+        let (news, heard) = mpsc::channel(256);
+        let place = Place {
+            program: args.program("croft-shim", args.shim.as_deref()),
+            runtime: args.program("croft-oci", args.runtime.as_deref()),
+            runtime_root: args.state.join("oci"),
+            root: args.state.join("shim"),
+            socket: args.state.join("shim.sock"),
+            log: args.state.join("shim.log"),
+        };
+        let facts = croft_engine::facts::of_this_host()?;
+        let shared = Arc::new(Shared {
+            newest_event: watch::channel(records.newest_event()?).0,
+            roots: Roots::open(&args.root, &args.state)?,
+            ids: Ids::open(&args.host_state.join("ids"), &args.root)?,
+            root: args.root.clone(),
+            state: args.state.clone(),
+            runtime: place.runtime.clone(),
+            cgroup: args.cgroup.clone(),
+            shim: Shim::start(place, news),
+            unified: facts.v1_hierarchies.is_empty(),
+            records,
+        });
+        let daemon = Arc::new(Daemon { shared: Arc::clone(&shared), containers: RwLock::default() });
+        daemon.take_up().await?;
+        // What runs is known before anybody asks.
+        let mut heard = heard;
+        let first = tokio::time::timeout(FIRST_NEWS, heard.recv()).await;
+        match first {
+            Ok(Some(news)) => daemon.heard(news),
+            _ => {
+                anyhow::bail!("the supervisor does not answer; see {}", args.state.join("shim.log").display())
+            }
+        }
+        tokio::spawn(Arc::clone(&daemon).hear(heard));
+        Ok(daemon)
+    }
+
+    /// Finishes or takes back what was half done, and owns the rest.
+    async fn take_up(&self) -> Result<(), Problem> {
+        let records = self.shared.records.all()?;
+        for (range, container) in self.shared.ids.own() {
+            if !records.iter().any(|record| record.id == container && record.ids == Some(range.start)) {
+                tracing::info!(
+                    container,
+                    start = range.start,
+                    "the ids of a container that is gone are given back"
+                );
+                self.shared.ids.give_back(range.start);
+            }
+        }
+        for record in records {
+            match record.phase {
+                Phase::Made => {
+                    let state = if record.started.is_some() { State::Stopped } else { State::Created };
+                    let handle = container::own(Arc::clone(&self.shared), record.clone(), state);
+                    self.write().insert(record.id, handle);
+                }
+                Phase::Making | Phase::Removing => {
+                    tracing::info!(container = record.name, phase = ?record.phase, "a half-done container is removed");
+                    if let Err(problem) = self.shared.unmake(&record).await {
+                        tracing::error!(container = record.name, %problem, "it cannot be removed");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what the supervisor says.
+    async fn hear(self: Arc<Self>, mut heard: mpsc::Receiver<News>) {
+        while let Some(news) = heard.recv().await {
+            self.heard(news);
+        }
+    }
+
+    fn heard(&self, news: News) {
+        match news {
+            News::Happened(event) => {
+                let croft_shim::protocol::EventKind::Exited(exit) = event.kind else { return };
+                if event.exec.is_none()
+                    && let Some(handle) = self.read().get(&event.id)
+                {
+                    handle.tell(Command::Ended(exit));
+                }
+            }
+            News::Connected(states) => {
+                let mut of: HashMap<String, _> =
+                    states.into_iter().filter(|s| s.exec.is_none()).map(|s| (s.id.clone(), s)).collect();
+                for (id, handle) in self.read().iter() {
+                    handle.tell(Command::Found(of.remove(id)));
+                }
+                for id in of.into_keys() {
+                    tracing::warn!(id, "the supervisor has a container that nobody knows: it is removed");
+                    let shared = Arc::clone(&self.shared);
+                    tokio::spawn(async move {
+                        use croft_shim::protocol::Request;
+                        shared.shim.ask(Request::Delete { id, exec: None, force: true }).await
+                    });
+                }
+            }
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, Handle>> {
+        self.containers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, Handle>> {
+        self.containers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The containers that have not been removed.
+    fn there(&self) -> HashMap<String, Handle> {
+        self.read()
+            .iter()
+            .filter(|(_, handle)| !handle.is_gone())
+            .map(|(id, handle)| (id.clone(), handle.clone()))
+            .collect()
+    }
+
+    /// What all containers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// To wait for events.
+    pub fn events(&self) -> watch::Receiver<u64> {
+        self.shared.newest_event.subscribe()
+    }
+
+    /// The container that `name` means: its name, its id, or how its id begins.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn find(&self, name: &str) -> Result<Handle, Problem> {
+        let containers = self.there();
+        let by_name = containers.values().find(|handle| handle.view().record.name == name);
+        if let Some(handle) = by_name.or_else(|| containers.get(name)) {
+            return Ok(handle.clone());
+        }
+        let mut beginning = containers.iter().filter(|(id, _)| !name.is_empty() && id.starts_with(name));
+        match (beginning.next(), beginning.next()) {
+            (Some((_, handle)), None) => Ok(handle.clone()),
+            (Some(_), Some(_)) => Err(Problem::new(
+                Kind::Conflict,
+                format!("find {name}"),
+                "the ids of several containers begin so",
+            )),
+            (None, _) => {
+                let known: Vec<String> =
+                    containers.values().map(|handle| handle.view().record.name).collect();
+                let problem =
+                    Problem::new(Kind::NotFound, format!("find {name}"), "no container is called so");
+                Err(match names::nearest(name, known.iter().map(String::as_str)) {
+                    Some(near) => problem.hint(format!("there is {near}")),
+                    None => problem.hint("croft ps --all lists what there is"),
+                })
+            }
+        }
+    }
+
+    /// Every container, in the order of their creation.
+    pub fn list(&self) -> Vec<Container> {
+        let mut all: Vec<Container> = self.there().values().map(|handle| shown(&handle.view())).collect();
+        all.sort_by(|a, b| a.created.cmp(&b.created));
+        all
+    }
+
+    /// Makes a container.
+    ///
+    /// # Errors
+    /// When it cannot be; nothing of it is left then.
+    pub async fn create(&self, config: Config) -> Result<Created, Problem> {
+        let title = format!("create {}", config.name.as_deref().unwrap_or("a container"));
+        if let NetworkMode::Network(name) = &config.network {
+            let problem = Problem::new(Kind::Invalid, title, format!("there is no network {name}"));
+            return Err(problem.hint("--network none or --network host"));
+        }
+        let image = self.shared.roots.resolve(&config.image)?;
+        let id = names::id();
+        let name = config.name.clone().unwrap_or_else(|| names::made_up(&id));
+        names::check(&name).map_err(|why| Problem::new(Kind::Invalid, title, why))?;
+        let mut record = Record {
+            id: id.clone(),
+            name: name.clone(),
+            config,
+            image_id: image,
+            ids: None,
+            created: clock::now(),
+            started: None,
+            exit: None,
+            phase: Phase::Making,
+            wanted: Wanted::Stopped,
+            restarts: 0,
+        };
+        self.shared.records.insert(&record)?;
+        let made = self.make(&mut record).await;
+        if let Err(problem) = made {
+            if let Err(left) = self.shared.unmake(&record).await {
+                tracing::error!(container = name, problem = %left, "something of a container that failed is left");
+            }
+            return Err(problem);
+        }
+        let handle = container::own(Arc::clone(&self.shared), record, State::Created);
+        let mut containers = self.write();
+        // Those that went by themselves.
+        containers.retain(|_, handle| !handle.is_gone());
+        containers.insert(id.clone(), handle);
+        drop(containers);
+        self.shared.happened("create", &name, None);
+        Ok(Created { id, name, warnings: Vec::new() })
+    }
+
+    async fn make(&self, record: &mut Record) -> Result<(), Problem> {
+        if record.config.userns == Userns::Own {
+            record.ids = Some(self.shared.ids.take(&record.id)?.start);
+            self.shared.records.update(record)?;
+        }
+        let (shared, made) = (Arc::clone(&self.shared), record.clone());
+        blocking(move || {
+            let folder = shared.folder(&made.id);
+            std::fs::create_dir_all(&folder).map_err(|e| {
+                Problem::new(
+                    Kind::Internal,
+                    format!("create {}", made.name),
+                    format!("{}: {e}", folder.display()),
+                )
+            })?;
+            shared.roots.make(&made.id, &made.image_id)
+        })
+        .await?;
+        // What no container can have is refused now, and not at the start.
+        self.shared.prepare(record).await?;
+        self.shared.release(record).await;
+        record.phase = Phase::Made;
+        self.shared.records.update(record)
+    }
+
+    /// Removes a container.
+    ///
+    /// # Errors
+    /// When it runs and no force is used, or something of it cannot be removed.
+    pub async fn remove(&self, name: &str, force: bool) -> Result<(), Problem> {
+        let handle = self.find(name)?;
+        handle.ask(|answer| Command::Remove(force, answer)).await?;
+        self.write().remove(&handle.view().record.id);
+        Ok(())
+    }
+
+    /// What is there that no record accounts for, and what records account for that is not there.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn check(&self) -> Result<Vec<Finding>, Problem> {
+        let records = self.shared.records.all()?;
+        let views: HashMap<String, container::View> =
+            self.there().iter().map(|(id, handle)| (id.clone(), handle.view())).collect();
+        let known = |id: &str| records.iter().any(|record| record.id == id);
+        let live =
+            |id: &str| views.get(id).is_some_and(|view| matches!(view.state, State::Running | State::Paused));
+        let mut found = Vec::new();
+        let mut find = |what: &str, name: String, why: &str| {
+            found.push(Finding { what: what.to_owned(), name, why: why.to_owned() });
+        };
+        for record in &records {
+            if record.phase != Phase::Made {
+                find("record", record.name.clone(), "it is half made or half removed");
+            }
+            if !self.shared.roots.exists(&record.id) {
+                find("snapshot", record.name.clone(), "the container has a record and no root");
+            }
+        }
+        for (id, mounted) in self.shared.roots.all()? {
+            if !known(&id) {
+                find("snapshot", id, "no container has it");
+            } else if mounted && !live(&id) {
+                find("mount", id, "the root of a container that does not run is mounted");
+            }
+        }
+        for (range, id) in self.shared.ids.own() {
+            if !known(&id) {
+                find("ids", format!("{} from {}", range.count, range.start), "no container has them");
+            }
+        }
+        let folders =
+            [(self.shared.root.join("containers"), false), (self.shared.state.join("containers"), true)];
+        for (folder, of_running) in folders {
+            for id in entries(&folder) {
+                if !known(&id) || (of_running && !live(&id)) {
+                    find("folder", folder.join(id).display().to_string(), "no container has it");
+                }
+            }
+        }
+        let runtime = croft_engine::state::StateRoot::new(self.shared.state.join("oci"));
+        for id in runtime.ids().map_err(|e| Problem::new(Kind::Internal, "check", e.to_string()))? {
+            if !live(&id) {
+                find("runtime", id, "croft-oci has a container that does not run here");
+            }
+        }
+        Ok(found)
+    }
+
+    /// What croftd says of itself.
+    pub fn info(&self) -> Info {
+        let containers = self.list();
+        Info {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            api: vec![croft_api::VERSION.to_owned()],
+            root: self.shared.root.display().to_string(),
+            state: self.shared.state.display().to_string(),
+            containers: containers.len(),
+            running: containers.iter().filter(|c| c.state == State::Running).count(),
+            images: self.shared.roots.list().map(|images| images.len()).unwrap_or_default(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            cgroups: if self.shared.unified { "unified" } else { "hybrid" }.to_owned(),
+        }
+    }
+}
+
+/// The names in a folder; none where there is none.
+fn entries(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A container as the API shows it.
+pub fn shown(view: &container::View) -> Container {
+    let record = &view.record;
+    Container {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        state: view.state,
+        pid: view.pid,
+        exit: record.exit.clone(),
+        created: record.created.clone(),
+        started: record.started.clone(),
+        image_id: record.image_id.clone(),
+        ids: record.ids,
+        addresses: Vec::new(),
+        restarts: record.restarts,
+        config: record.config.clone(),
+    }
+}

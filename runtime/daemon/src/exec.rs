@@ -1,0 +1,269 @@
+//! Further processes in a container, and the streams of all of them.
+
+use std::io::{Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use croft_api::container::{Exec, Exit};
+use croft_api::problem::{Kind, Problem};
+use croft_shim::client::Stream;
+use croft_shim::frames::Frame;
+use croft_shim::protocol::{From, Io, IoKind, Reply, Request, WhenFull};
+use serde_json::{Value, json};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::daemon::Shared;
+use crate::supervise::problem;
+use crate::{clock, names, users};
+
+/// Bytes of output that a process may be ahead of who is attached.
+const RING: u32 = 64 << 10;
+
+/// Runs a further process in a running container. Gives its id.
+///
+/// # Errors
+/// When what is asked makes no sense, or the program cannot be run.
+pub async fn start(shared: &Shared, container: &str, title: &str, asked: &Exec) -> Result<String, Problem> {
+    let bundle = shared.run_folder(container);
+    let process = process(&bundle, asked).map_err(|why| Problem::new(Kind::Invalid, title, why))?;
+    let file = memory_file(&process).map_err(|e| Problem::new(Kind::Internal, title, e.to_string()))?;
+    let exec = names::id()[..16].to_owned();
+    let kind = match (asked.terminal, asked.detach) {
+        (true, _) => IoKind::Terminal,
+        (false, true) => IoKind::Null,
+        (false, false) => IoKind::Pipes { stdin: asked.stdin },
+    };
+    // Whoever asked attaches next, and misses nothing.
+    let when_full = if asked.detach { WhenFull::Forget } else { WhenFull::Wait };
+    let request = Request::Exec {
+        id: container.to_owned(),
+        exec: exec.clone(),
+        io: Io { kind, ring: RING, when_full },
+        log: None,
+    };
+    match shared.shim.ask_with(request, vec![file]).await {
+        Ok(_) => Ok(exec),
+        Err(failure) => Err(problem(title, &failure)),
+    }
+}
+
+/// `process` of the container's own configuration, changed to what is asked.
+fn process(bundle: &Path, asked: &Exec) -> Result<Value, String> {
+    if asked.command.is_empty() {
+        return Err("no command".to_owned());
+    }
+    let text = std::fs::read(bundle.join("config.json")).map_err(|e| format!("its configuration: {e}"))?;
+    let config: Value = serde_json::from_slice(&text).map_err(|e| format!("its configuration: {e}"))?;
+    let mut process = config["process"].clone();
+    process["args"] = json!(asked.command);
+    process["terminal"] = json!(asked.terminal);
+    if let Some(workdir) = &asked.workdir {
+        process["cwd"] = json!(workdir);
+    }
+    if let Some(user) = &asked.user {
+        let rootfs = config["root"]["path"].as_str().unwrap_or_default();
+        let user = users::find(Path::new(rootfs), user)?;
+        if user.uid != 0 {
+            process["capabilities"]["permitted"] = json!([]);
+            process["capabilities"]["effective"] = json!([]);
+        }
+        process["user"] =
+            json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.additional, "umask": 0o022});
+    }
+    let mut env: Vec<String> = serde_json::from_value(process["env"].clone()).map_err(|e| e.to_string())?;
+    let terminal = asked.terminal.then(|| "TERM=xterm".to_owned());
+    for variable in terminal.iter().chain(&asked.env) {
+        let (name, _) =
+            variable.split_once('=').ok_or_else(|| format!("{variable:?} is no environment variable"))?;
+        env.retain(|other| other.split_once('=').is_none_or(|(other, _)| other != name));
+        env.push(variable.clone());
+    }
+    process["env"] = json!(env);
+    Ok(process)
+}
+
+fn memory_file(process: &Value) -> std::io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create(c"process", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(process.to_string().as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Attaches to the streams of a process, from where they are wanted.
+///
+/// # Errors
+/// When it is not there.
+pub async fn attach(
+    shared: &Shared,
+    title: &str,
+    container: &str,
+    exec: Option<String>,
+    [stdout, stderr]: [Option<From>; 2],
+) -> Result<Stream, Problem> {
+    let request = Request::Attach { id: container.to_owned(), exec, stdout, stderr };
+    match shared.shim.ask_with(request, Vec::new()).await {
+        Ok((Reply::Attached { .. }, fds)) => fds
+            .into_iter()
+            .next()
+            .map(Stream::new)
+            .ok_or_else(|| Problem::new(Kind::Internal, title, "the supervisor sent no descriptor")),
+        Ok((other, _)) => {
+            Err(Problem::new(Kind::Internal, title, format!("the supervisor answers {other:?}")))
+        }
+        Err(failure) => Err(problem(title, &failure)),
+    }
+}
+
+/// From where a stream is wanted: `oldest`, `now` or a number.
+///
+/// # Errors
+/// [`Kind::Invalid`].
+pub fn from(title: &str, text: Option<String>) -> Result<Option<From>, Problem> {
+    text.map(|text| match text.as_str() {
+        "oldest" => Ok(From::Oldest),
+        "now" => Ok(From::Now),
+        number => number.parse().map(From::At).map_err(|_| {
+            Problem::new(
+                Kind::Invalid,
+                title,
+                format!("{number:?} is none of oldest, now and a byte's number"),
+            )
+        }),
+    })
+    .transpose()
+}
+
+/// Waits for the end of a further process and has the supervisor forget it.
+///
+/// # Errors
+/// When it is not there.
+pub async fn wait(shared: &Shared, container: &str, exec: String) -> Result<Exit, Problem> {
+    let title = format!("wait for {exec}");
+    let request = Request::Wait { id: container.to_owned(), exec: Some(exec.clone()) };
+    let exit = match shared.shim.ask(request).await {
+        Ok(Reply::Exited(exit)) => exit,
+        Ok(other) => {
+            return Err(Problem::new(Kind::Internal, title, format!("the supervisor answers {other:?}")));
+        }
+        Err(failure) => return Err(problem(&title, &failure)),
+    };
+    // It goes with its container otherwise.
+    let _ =
+        shared.shim.ask(Request::Delete { id: container.to_owned(), exec: Some(exec), force: false }).await;
+    Ok(Exit { status: exit.status, at: clock::at(exit.at), oom: exit.oom })
+}
+
+/// Passes frames on between the supervisor and a client until one of them has gone.
+///
+/// # Errors
+/// When a connection breaks.
+pub async fn relay(stream: Stream, client: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
+    stream.set_non_blocking()?;
+    #[expect(
+        deprecated,
+        reason = "what replaces it is unsafe, and a stream keeps its descriptor for as long as it lives"
+    )]
+    let mut stream = AsyncFd::new(stream)?;
+    let (mut from, mut to) = tokio::io::split(client);
+    let mut input = Box::pin(next(&mut from));
+    loop {
+        tokio::select! {
+            packet = &mut input => {
+                let (packet, from) = packet;
+                let Some(packet) = packet? else { return Ok(()) };
+                let frame = Frame::decode(&packet).map_err(std::io::Error::other)?;
+                loop {
+                    match stream.get_mut().send(&frame) {
+                        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => stream.writable().await?.clear_ready(),
+                        other => break other?,
+                    }
+                }
+                input = Box::pin(next(from));
+            }
+            ready = stream.readable_mut() => {
+                let mut ready = ready?;
+                let mut packet = Vec::new();
+                let Ok(received) = ready.try_io(|stream| {
+                    let frame = stream.get_mut().receive()?;
+                    frame.iter().for_each(|frame| frame.encode(&mut packet));
+                    Ok(frame.is_some())
+                }) else { continue };
+                if !received? {
+                    return Ok(());
+                }
+                croft_api::stream::write(&mut to, &packet).await?;
+            }
+        }
+    }
+}
+
+/// A read that can go on after another branch was taken: it gives back what it read from.
+async fn next<R: AsyncRead + Unpin>(from: &mut R) -> (std::io::Result<Option<Vec<u8>>>, &mut R) {
+    (croft_api::stream::read(from).await, from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_process_is_like_the_first_but_for_what_is_asked() {
+        let bundle = tempfile::tempdir().unwrap();
+        let config = json!({"root": {"path": "/none"}, "process": {
+            "args": ["web"], "cwd": "/srv", "env": ["A=1", "PATH=/bin"], "user": {"uid": 0, "gid": 0},
+            "capabilities": {"bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]}}});
+        std::fs::write(bundle.path().join("config.json"), config.to_string()).unwrap();
+        let asked = Exec {
+            command: vec!["sh".into()],
+            env: vec!["A=2".into()],
+            user: Some("5:6".into()),
+            terminal: true,
+            ..Exec::default()
+        };
+        let made = process(bundle.path(), &asked).unwrap();
+        assert_eq!(made["args"], json!(["sh"]));
+        assert_eq!(made["env"], json!(["PATH=/bin", "TERM=xterm", "A=2"]));
+        assert_eq!((&made["cwd"], &made["user"]["uid"]), (&json!("/srv"), &json!(5)));
+        assert_eq!(made["capabilities"]["effective"], json!([]));
+        assert!(process(bundle.path(), &Exec::default()).is_err());
+    }
+
+    /// croftd passes frames on as they are: both sides have to mean the same by them.
+    #[test]
+    fn the_supervisor_and_the_client_speak_of_the_same_frames() {
+        use croft_api::stream::{Frame as Ours, Output as Which};
+        use croft_shim::frames::Output;
+        let pairs = [
+            (
+                Ours::Data { output: Which::Stderr, offset: 3, bytes: b"x".to_vec() },
+                Frame::Data { output: Output::Stderr, offset: 3, bytes: b"x".into() },
+            ),
+            (
+                Ours::Gap { output: Which::Stdout, offset: 3, lost: 9 },
+                Frame::Gap { output: Output::Stdout, offset: 3, lost: 9 },
+            ),
+            (
+                Ours::End { output: Which::Stdout, offset: 3 },
+                Frame::End { output: Output::Stdout, offset: 3 },
+            ),
+            (Ours::Input { offset: 1, bytes: b"y".to_vec() }, Frame::Input { offset: 1, bytes: b"y".into() }),
+            (Ours::EndInput(4), Frame::EndInput { offset: 4 }),
+            (
+                Ours::Seen { output: Which::Stderr, offset: 5 },
+                Frame::Seen { output: Output::Stderr, offset: 5 },
+            ),
+            (
+                Ours::Resize { rows: 3, columns: 4 },
+                Frame::Resize(croft_shim::protocol::Size { rows: 3, columns: 4 }),
+            ),
+        ];
+        for (ours, theirs) in pairs {
+            let mut packet = Vec::new();
+            theirs.encode(&mut packet);
+            assert_eq!(ours.encode(), packet);
+        }
+        assert_eq!(croft_api::stream::PAYLOAD_LIMIT, croft_shim::frames::PAYLOAD_LIMIT);
+    }
+}

@@ -1,0 +1,125 @@
+//! Ranges of user and group ids: every container has its own, and no two croftd of a host give out the same.
+//!
+//! A range is taken by making a file with its number in a folder that all croftd of the host share, which the kernel does for one of them
+//! only (O_EXCL). The folder is on a file system that a reboot empties: ids on disk are the containers' own, so that a container may have
+//! other ids of the host after it.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use croft_api::problem::{Kind, Problem};
+
+/// Ids of the host that belong to one container, for users and groups alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The first.
+    pub start: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// How many ids a container has: what a user name's number may be (useradd(8), systemd's `nobody` is 65534).
+pub const COUNT: u32 = 65_536;
+
+/// The first range's number: above what useradd(8) gives users as their subordinate ids, which end at 600,100,000.
+const FIRST: u32 = 600_100_000 / COUNT + 1;
+
+/// After the last: ids above 2^31 are signed in some programs.
+const LAST: u32 = (1 << 31) / COUNT;
+
+/// The host's ranges.
+#[derive(Debug, Clone)]
+pub struct Ids {
+    folder: PathBuf,
+    owner: String,
+}
+
+impl Ids {
+    /// The ranges in `folder`, given out in the name of the croftd whose root folder is `owner`.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn open(folder: &Path, owner: &Path) -> std::io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+        Ok(Ids { folder: folder.to_owned(), owner: owner.to_string_lossy().into_owned() })
+    }
+
+    /// Takes a range for a container.
+    ///
+    /// # Errors
+    /// When none is left, or the folder cannot be written to.
+    pub fn take(&self, container: &str) -> Result<Range, Problem> {
+        let failed = |detail: String| Problem::new(Kind::Internal, "take a range of ids", detail);
+        for number in FIRST..LAST {
+            let path = self.folder.join(number.to_string());
+            match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed(format!("{}: {e}", path.display()))),
+                Ok(mut file) => {
+                    let written = file.write_all(self.line(container).as_bytes());
+                    written.map_err(|e| failed(format!("{}: {e}", path.display())))?;
+                    return Ok(Range { start: number * COUNT, count: COUNT });
+                }
+            }
+        }
+        Err(failed(format!("all {} are taken; see {}", LAST - FIRST, self.folder.display())))
+    }
+
+    /// Gives a range back. One that is not there is fine.
+    pub fn give_back(&self, start: u32) {
+        let _ = fs::remove_file(self.folder.join((start / COUNT).to_string()));
+    }
+
+    /// Takes again the range of a container that runs already, or runs on.
+    ///
+    /// # Errors
+    /// When another has it.
+    pub fn keep(&self, start: u32, container: &str) -> Result<(), Problem> {
+        let path = self.folder.join((start / COUNT).to_string());
+        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
+            Ok(mut file) => file.write_all(self.line(container).as_bytes()).map_err(|e| e.to_string()),
+            Err(_) => match fs::read_to_string(&path) {
+                Ok(line) if line == self.line(container) => Ok(()),
+                Ok(line) => Err(format!("{} has it", line.trim())),
+                Err(e) => Err(e.to_string()),
+            },
+        }
+        .map_err(|why| Problem::new(Kind::Conflict, format!("keep the ids of {container}"), why))
+    }
+
+    /// The ranges of this croftd, with the containers that they were taken for.
+    pub fn own(&self) -> Vec<(Range, String)> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let of_ours = |entry: fs::DirEntry| {
+            let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read_to_string(entry.path()).ok()?;
+            let (container, owner) = line.trim_end().split_once(' ')?;
+            (owner == self.owner)
+                .then(|| (Range { start: number * COUNT, count: COUNT }, container.to_owned()))
+        };
+        entries.flatten().filter_map(of_ours).collect()
+    }
+
+    fn line(&self, container: &str) -> String {
+        format!("{container} {}\n", self.owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_containers_of_a_host_get_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = ["/a", "/b"].map(|owner| Ids::open(folder.path(), Path::new(owner)).unwrap());
+        let ranges = [a.take("x").unwrap(), b.take("y").unwrap(), a.take("z").unwrap()];
+        assert!(ranges[0].start + COUNT <= ranges[1].start && ranges[1].start + COUNT <= ranges[2].start);
+        assert_eq!(a.own().len(), 2);
+        a.give_back(ranges[0].start);
+        assert_eq!(b.take("w").unwrap(), ranges[0]);
+        assert!(a.keep(ranges[2].start, "z").is_ok() && a.keep(ranges[1].start, "y").is_err());
+    }
+}

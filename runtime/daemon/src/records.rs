@@ -1,0 +1,323 @@
+//! What has to survive croftd and a reboot: containers and events, in SQLite.
+//!
+//! One croftd writes, under a lock that is held for single statements and transactions only. WAL with `synchronous = FULL`: what was answered
+//! is on disk.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use croft_api::container::{Config, Exit};
+use croft_api::event::Event;
+use croft_api::problem::{Kind, Problem};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+/// Each brings the tables from the version of its index to the next. What was released is never changed.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL) STRICT;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, action TEXT NOT NULL, object TEXT NOT NULL,
+        name TEXT NOT NULL, detail TEXT
+    ) STRICT;
+"];
+
+/// How many events are kept.
+const MOST_EVENTS: i64 = 10_000;
+
+/// What is kept of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What was asked for.
+    pub config: Config,
+    /// The image that it is made from.
+    pub image_id: String,
+    /// The first of its own ids.
+    pub ids: Option<u32>,
+    /// When it was created.
+    pub created: String,
+    /// When it was last started.
+    pub started: Option<String>,
+    /// How it ended the last time.
+    pub exit: Option<Exit>,
+    /// How far its making or removing is.
+    pub phase: Phase,
+    /// What somebody wants of it.
+    pub wanted: Wanted,
+    /// How often its policy has started it again.
+    pub restarts: u32,
+}
+
+/// How far a container is: recorded before the first effect and after the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// It is being made: what is found of it is removed after a crash.
+    Making,
+    /// It is there.
+    Made,
+    /// It is being removed: a crash does not bring it back.
+    Removing,
+}
+
+/// What somebody wants of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wanted {
+    /// That it runs.
+    Running,
+    /// That it does not.
+    Stopped,
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Records {
+    connection: Mutex<Connection>,
+}
+
+fn failed(what: &str) -> impl Fn(rusqlite::Error) -> Problem {
+    move |e| Problem::new(Kind::Internal, what, format!("the database: {e}"))
+}
+
+impl Records {
+    /// Opens the database at `path`, made or brought up to date.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or is of a newer croftd.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let mut connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        let version: u32 = connection.query_row("PRAGMA user_version", (), |row| row.get(0))?;
+        let version = version as usize;
+        anyhow::ensure!(
+            version <= MIGRATIONS.len(),
+            "{}: is of a newer croftd: version {version}, and this one knows {}",
+            path.display(),
+            MIGRATIONS.len()
+        );
+        for (at, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(migration)?;
+            transaction.pragma_update(None, "user_version", (at + 1) as i64)?;
+            transaction.commit()?;
+        }
+        Ok(Records { connection: Mutex::new(connection) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic in between leaves SQLite as it is after any error.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a new container.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when its name is taken.
+    pub fn insert(&self, record: &Record) -> Result<(), Problem> {
+        let title = format!("create {}", record.name);
+        let text = text(record)?;
+        let done = self.lock().execute(
+            "INSERT INTO containers (id, name, record) VALUES (?, ?, ?)",
+            params![record.id, record.name, text],
+        );
+        match done {
+            Ok(_) => Ok(()),
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                let problem = Problem::new(Kind::Conflict, title, "a container of that name is there");
+                Err(problem.hint(format!("croft rm {}, or take another --name", record.name)))
+            }
+            Err(e) => Err(failed(&title)(e)),
+        }
+    }
+
+    /// Keeps what has changed of a container.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn update(&self, record: &Record) -> Result<(), Problem> {
+        let text = text(record)?;
+        self.lock()
+            .execute(
+                "UPDATE containers SET name = ?2, record = ?3 WHERE id = ?1",
+                params![record.id, record.name, text],
+            )
+            .map(drop)
+            .map_err(failed("keep a container's record"))
+    }
+
+    /// Keeps a container's new name.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when it is taken.
+    pub fn rename(&self, record: &Record) -> Result<(), Problem> {
+        let title = format!("rename to {}", record.name);
+        let text = text(record)?;
+        let done = self.lock().execute(
+            "UPDATE containers SET name = ?2, record = ?3 WHERE id = ?1",
+            params![record.id, record.name, text],
+        );
+        match done {
+            Ok(_) => Ok(()),
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                Err(Problem::new(Kind::Conflict, title, "a container of that name is there"))
+            }
+            Err(e) => Err(failed(&title)(e)),
+        }
+    }
+
+    /// Forgets a container.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn remove(&self, id: &str) -> Result<(), Problem> {
+        let done = self.lock().execute("DELETE FROM containers WHERE id = ?", [id]);
+        done.map(drop).map_err(failed("forget a container"))
+    }
+
+    /// All containers.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn all(&self) -> Result<Vec<Record>, Problem> {
+        let what = "read the containers";
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare("SELECT record FROM containers ORDER BY rowid").map_err(failed(what))?;
+        let rows = statement.query_map((), |row| row.get::<_, String>(0)).map_err(failed(what))?;
+        rows.map(|row| {
+            let row = row.map_err(failed(what))?;
+            serde_json::from_str(&row).map_err(|e| Problem::new(Kind::Internal, what, e.to_string()))
+        })
+        .collect()
+    }
+
+    /// Keeps an event and gives it its number.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn event(&self, mut event: Event) -> Result<Event, Problem> {
+        let what = "keep an event";
+        let connection = self.lock();
+        connection
+            .execute(
+                "INSERT INTO events (time, action, object, name, detail) VALUES (?, ?, ?, ?, ?)",
+                params![event.time, event.action, event.object, event.name, event.detail],
+            )
+            .map_err(failed(what))?;
+        let id = connection.last_insert_rowid();
+        connection.execute("DELETE FROM events WHERE id <= ?", [id - MOST_EVENTS]).map_err(failed(what))?;
+        event.id = id.unsigned_abs();
+        Ok(event)
+    }
+
+    /// The events after number `since`, at most `most`.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn events(&self, since: u64, most: usize) -> Result<Vec<Event>, Problem> {
+        let what = "read the events";
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare(
+                "SELECT id, time, action, object, name, detail FROM events WHERE id > ? ORDER BY id LIMIT ?",
+            )
+            .map_err(failed(what))?;
+        let rows = statement.query_map(params![since.cast_signed(), most.cast_signed()], |row| {
+            Ok(Event {
+                id: row.get::<_, i64>(0)?.unsigned_abs(),
+                time: row.get(1)?,
+                action: row.get(2)?,
+                object: row.get(3)?,
+                name: row.get(4)?,
+                detail: row.get(5)?,
+            })
+        });
+        rows.map_err(failed(what))?.collect::<Result<_, _>>().map_err(failed(what))
+    }
+
+    /// The number of the newest event; 0 before the first.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn newest_event(&self) -> Result<u64, Problem> {
+        let newest: Option<i64> = self
+            .lock()
+            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'events'", (), |row| row.get(0))
+            .optional()
+            .map_err(failed("read the events"))?;
+        Ok(newest.unwrap_or_default().unsigned_abs())
+    }
+}
+
+fn text(record: &Record) -> Result<String, Problem> {
+    serde_json::to_string(record)
+        .map_err(|e| Problem::new(Kind::Internal, "keep a container's record", e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn record(name: &str) -> Record {
+        Record {
+            id: format!("id-{name}"),
+            name: name.to_owned(),
+            config: Config::default(),
+            image_id: String::new(),
+            ids: None,
+            created: String::new(),
+            started: None,
+            exit: None,
+            phase: Phase::Making,
+            wanted: Wanted::Stopped,
+            restarts: 0,
+        }
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_container() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("db")).unwrap();
+        let mut web = record("web");
+        records.insert(&web).unwrap();
+        let again = records.insert(&Record { id: "other".into(), ..record("web") });
+        assert_eq!(again.unwrap_err().kind, Kind::Conflict);
+        web.phase = Phase::Made;
+        records.update(&web).unwrap();
+        drop(records);
+        let records = Records::open(&folder.path().join("db")).unwrap();
+        assert_eq!(records.all().unwrap(), [web]);
+        records.remove("id-web").unwrap();
+        assert_eq!(records.all().unwrap(), []);
+    }
+
+    #[test]
+    fn events_go_on_where_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("db")).unwrap();
+        let event = |name: &str| Event {
+            id: 0,
+            time: "t".into(),
+            action: "start".into(),
+            object: "container".into(),
+            name: name.into(),
+            detail: None,
+        };
+        assert_eq!(records.newest_event().unwrap(), 0);
+        let first = records.event(event("a")).unwrap();
+        let second = records.event(event("b")).unwrap();
+        assert_eq!((first.id, second.id, records.newest_event().unwrap()), (1, 2, 2));
+        assert_eq!(records.events(1, 10).unwrap(), [second]);
+    }
+
+    #[test]
+    fn a_database_of_a_newer_croftd_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(Records::open(&path).unwrap_err().to_string().contains("newer"));
+    }
+}

@@ -1,0 +1,280 @@
+//! Images, and the containers' root filesystems made of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use croft_api::image::{Image, Progress};
+use croft_api::problem::{Kind, Problem};
+use croft_images::manifest::{Config, Defaults};
+use croft_images::registry::{Event, Registry, Settings};
+use croft_images::snapshot::{Devices, IdRange, MountOptions, State};
+use croft_images::store::Store;
+use croft_images::{Digest, Error, Reference, import};
+
+use crate::ids::Range;
+use crate::spec::ImageDefaults;
+
+/// The store of images, and where roots are mounted.
+#[derive(Debug)]
+pub struct Roots {
+    store: Arc<Store>,
+    mounts: PathBuf,
+}
+
+/// What croftd needs to know of a container's image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// What a container runs unless its user says otherwise.
+    pub defaults: ImageDefaults,
+    /// Who it runs as.
+    pub user: Option<String>,
+    /// What asks it to end.
+    pub stop_signal: Option<String>,
+}
+
+/// What a failure of images is to whoever asked croftd for `title`.
+fn problem(title: &str) -> impl Fn(Error) -> Problem {
+    move |error| {
+        let kind = match &error {
+            Error::Reference { .. } | Error::Refused { .. } | Error::Ambiguous(_) => Kind::Invalid,
+            Error::NotFound { .. } => Kind::NotFound,
+            Error::Exists { .. } | Error::InUse { .. } => Kind::Conflict,
+            Error::Registry { .. } => Kind::Upstream,
+            Error::Malformed { .. } | Error::Mismatch { .. } | Error::Entry { .. } | Error::Limit { .. } => {
+                Kind::Invalid
+            }
+            Error::File { .. } | Error::Kernel { .. } | Error::Mount { .. } | Error::Program { .. } => {
+                Kind::Internal
+            }
+        };
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Problem::new(kind, title, format!("{error}{cause}"))
+    }
+}
+
+impl Roots {
+    /// Opens the store below `root`; roots are mounted below `state`.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(root: &Path, state: &Path) -> anyhow::Result<Self> {
+        let mounts = state.join("roots");
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o711)
+            .create(&mounts)
+            .with_context(|| format!("make {}", mounts.display()))?;
+        Ok(Roots { store: Arc::new(Store::open(&root.join("images"))?), mounts })
+    }
+
+    /// The id of the image that `name` means.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`], with the title `image NAME`, when it has to be pulled first.
+    pub fn resolve(&self, name: &str) -> Result<String, Problem> {
+        let image = self.store.find(name).map_err(problem(&format!("image {name}")));
+        match image {
+            Ok(image) => Ok(image.config.to_string()),
+            Err(missing) if missing.kind == Kind::NotFound => {
+                Err(missing.hint(format!("croft image pull {name}, or croft image ls for what there is")))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// What the image with this id says of containers made from it.
+    ///
+    /// # Errors
+    /// When its configuration is not there, or damaged.
+    pub fn image(&self, id: &str) -> Result<ImageInfo, Problem> {
+        let title = format!("image {id}");
+        let digest: Digest = id.parse().map_err(problem(&title))?;
+        let text = self.store.document(&digest).map_err(problem(&title))?;
+        let config: Config =
+            serde_json::from_slice(&text).map_err(|e| Problem::new(Kind::Internal, title, e.to_string()))?;
+        let Defaults { user, env, entrypoint, cmd, working_dir, stop_signal, .. } = config.config;
+        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        Ok(ImageInfo {
+            defaults: ImageDefaults { entrypoint, command: cmd, env, workdir: given(working_dir) },
+            user: given(user),
+            stop_signal: given(stop_signal),
+        })
+    }
+
+    /// All images.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self) -> Result<Vec<Image>, Problem> {
+        let mut images: BTreeMap<Digest, Image> = BTreeMap::new();
+        for image in self.store.list().map_err(problem("list images"))? {
+            let name = image.reference.familiar();
+            images.entry(image.config).or_insert_with(|| shown(&image)).names.push(name);
+        }
+        Ok(images.into_values().collect())
+    }
+
+    /// Takes an image from a file or folder: an OCI layout, a docker-save archive, or a root filesystem's tarball.
+    ///
+    /// # Errors
+    /// When it is none of them, or the name is none.
+    pub fn import(&self, path: &str, name: &str) -> Result<Image, Problem> {
+        let title = format!("import {path}");
+        let failed = problem(&title);
+        let reference: Reference = name.parse().map_err(&failed)?;
+        let options = import::Options { reference: Some(reference.clone()), ..import::Options::default() };
+        let open = || {
+            std::fs::File::open(path)
+                .map_err(|e| Problem::new(Kind::Invalid, title.clone(), format!("{path}: {e}")))
+        };
+        let images = if open()?.metadata().is_ok_and(|data| data.is_dir()) {
+            import::layout(&self.store, Path::new(path), &options).map_err(&failed)?
+        } else {
+            match import::archive(&self.store, open()?, &options) {
+                Ok(images) => images,
+                // No archive of images: then its files are a root.
+                Err(Error::Malformed { .. }) => {
+                    let defaults = Defaults { cmd: vec!["/bin/sh".to_owned()], ..Defaults::default() };
+                    vec![
+                        import::rootfs(&self.store, open()?, &reference, defaults, &options)
+                            .map_err(&failed)?,
+                    ]
+                }
+                Err(other) => return Err(failed(other)),
+            }
+        };
+        let image =
+            images.first().ok_or_else(|| Problem::new(Kind::Invalid, &*title, "there is no image in it"))?;
+        Ok(Image { names: vec![reference.familiar()], ..shown(image) })
+    }
+
+    /// Gets an image from a registry.
+    ///
+    /// # Errors
+    /// When the registry does not give it.
+    pub async fn pull(
+        &self,
+        name: &str,
+        tell: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<Image, Problem> {
+        let title = format!("pull {name}");
+        let reference: Reference = name.parse().map_err(problem(&title))?;
+        let settings = Settings { docker_config: docker_config(), ..Settings::default() };
+        let told = Arc::new(Teller(tell));
+        let pulled =
+            Registry::new(settings).pull(&self.store, &reference, told).await.map_err(problem(&title))?;
+        Ok(Image { names: vec![reference.familiar()], ..shown(&pulled.image) })
+    }
+
+    /// Removes a name of an image. `used` has the ids of images that containers are made from, with a container of each.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] for the last name of an image that a container is made from.
+    pub fn remove_image(&self, name: &str, used: &BTreeMap<String, String>) -> Result<(), Problem> {
+        let title = format!("remove image {name}");
+        let failed = problem(&title);
+        let image = self.store.find(name).map_err(&failed)?;
+        let others = self.store.list().map_err(&failed)?;
+        let is_last = others.iter().filter(|other| other.config == image.config).count() == 1;
+        if let (true, Some(container)) = (is_last, used.get(&image.config.to_string())) {
+            let problem =
+                Problem::new(Kind::Conflict, &*title, format!("the container {container} is made from it"));
+            return Err(problem.hint(format!("croft rm {container}")));
+        }
+        self.store.remove(&image.reference).map_err(failed)
+    }
+
+    /// Makes the root of a new container.
+    ///
+    /// # Errors
+    /// When the image is gone.
+    pub fn make(&self, container: &str, image: &str) -> Result<(), Problem> {
+        let title = format!("image {image}");
+        let image = self.store.find(image).map_err(problem(&title))?;
+        self.store.create_snapshot(container, &image).map(drop).map_err(problem(&title))
+    }
+
+    /// Mounts a container's root. Gives where.
+    ///
+    /// # Errors
+    /// When it is not there, or the kernel refuses.
+    pub fn mount(&self, container: &str, ids: Option<Range>) -> Result<PathBuf, Problem> {
+        let title = format!("mount the root of {container}");
+        let target = self.mounts.join(container);
+        std::fs::create_dir_all(&target)
+            .map_err(|e| Problem::new(Kind::Internal, &*title, format!("{}: {e}", target.display())))?;
+        let ids = ids.map(|Range { start, count }| IdRange { start, size: count });
+        // Which devices it may open is the device filter's to say.
+        let options = MountOptions { target: target.clone(), ids, devices: Devices::Usable };
+        self.store.mount_snapshot(container, &options).map_err(problem(&title))?;
+        Ok(target)
+    }
+
+    /// Unmounts a container's root; not mounted is fine.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unmount(&self, container: &str) -> Result<(), Problem> {
+        match self.store.unmount_snapshot(container) {
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(problem(&format!("unmount the root of {container}"))(error)),
+        }
+        let _ = std::fs::remove_dir(self.mounts.join(container));
+        Ok(())
+    }
+
+    /// Removes a container's root; none is fine.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn delete(&self, container: &str) -> Result<(), Problem> {
+        match self.store.snapshot(container) {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            other => drop(other),
+        }
+        let removed = self.store.remove_snapshot(container);
+        removed.map_err(problem(&format!("remove the root of {container}")))
+    }
+
+    /// Whether a container has a root.
+    pub fn exists(&self, container: &str) -> bool {
+        self.store.snapshot(container).is_ok()
+    }
+
+    /// The containers that have roots, and whether those are mounted.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn all(&self) -> Result<Vec<(String, bool)>, Problem> {
+        let snapshots = self.store.snapshots().map_err(problem("list the roots"))?;
+        Ok(snapshots.into_iter().map(|(snapshot, state)| (snapshot.id, state == State::Mounted)).collect())
+    }
+}
+
+/// Where Docker's users keep their credentials.
+fn docker_config() -> Option<PathBuf> {
+    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
+    folder.or(home).map(|folder| folder.join("config.json")).filter(|file| file.is_file())
+}
+
+fn shown(image: &croft_images::store::Image) -> Image {
+    Image {
+        id: image.config.to_string(),
+        names: Vec::new(),
+        size: image.packed_size(),
+        created: image.created.clone(),
+        layers: image.layers.len(),
+    }
+}
+
+/// Passes on how far a pull is.
+struct Teller<T>(T);
+
+impl<T: Fn(Progress) + Send + Sync> croft_images::registry::Progress for Teller<T> {
+    fn event(&self, event: Event) {
+        if let Event::Transferred { blob, done, total } = event {
+            (self.0)(Progress::Layer { digest: blob.to_string(), done, total });
+        }
+    }
+}

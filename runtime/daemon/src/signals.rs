@@ -1,0 +1,30 @@
+//! Signals by name and number (signal(7)).
+
+use croft_api::problem::{Kind, Problem};
+
+/// Asks a process to end.
+pub const TERM: i32 = 15;
+
+/// Ends a process.
+pub const KILL: i32 = 9;
+
+/// The number of a signal given as `TERM`, `SIGTERM` or `15`.
+///
+/// # Errors
+/// [`Kind::Invalid`].
+pub fn number(text: &str) -> Result<i32, Problem> {
+    croft_engine::kill::signal_number(text).ok_or_else(|| {
+        Problem::new(Kind::Invalid, "signal", format!("{text:?} is no signal")).hint("kill -l lists them")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_and_numbers_mean_the_same() {
+        for text in ["TERM", "SIGTERM", "15", "sigterm"] {
+            assert_eq!(super::number(text).unwrap(), super::TERM, "{text}");
+        }
+        assert!(super::number("FLY").is_err() && super::number("900").is_err());
+    }
+}
