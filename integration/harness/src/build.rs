@@ -1,4 +1,4 @@
-//! Builds the static programs: croft-oci, optimised, as a user gets it, and the probe.
+//! Builds the static programs: croft-oci and croft-shim, optimised, as a user gets them, and the probe.
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -44,6 +44,19 @@ pub fn croft_oci() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Where [`croft_shim`] puts the program.
+pub fn croft_shim_path() -> Result<PathBuf> {
+    Ok(folder()?.join(TARGET).join("release/croft-shim"))
+}
+
+/// The static, optimised croft-shim, as [`croft_oci`].
+pub fn croft_shim() -> Result<PathBuf> {
+    let program = croft_shim_path()?;
+    build("croft-shim", "release", &program)?;
+    check(&program)?;
+    Ok(program)
+}
+
 /// The static program that tests put into containers, built as [`croft_oci`] is, but quickly.
 pub fn probe() -> Result<PathBuf> {
     let program = folder()?.join(TARGET).join("probe/croft-probe");
@@ -62,6 +75,24 @@ pub fn faulty_croft_oci() -> Result<PathBuf> {
     command.args(["--features", "fault", "--bin", "croft-oci-fault"]).current_dir(&workspace);
     process::run(&mut command, BUILD_LIMIT)?.success()?;
     Ok(target_folder()?.join("debug/croft-oci-fault"))
+}
+
+/// croftd, croft-shim and croft: the programs that are used together, in this order.
+pub fn daemon() -> Result<[PathBuf; 3]> {
+    let target = target_folder()?;
+    let programs = ["croftd", "croft"].map(|name| target.join("debug").join(name));
+    if env::var_os("CARGO").is_some() {
+        ensure_packages(PACKAGES)?;
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut command = cargo();
+        command
+            .args(["build", "--quiet", "--package", "croftd", "--package", "croft"])
+            .current_dir(&workspace);
+        process::run(&mut command, BUILD_LIMIT)?.success()?;
+    }
+    let shim = croft_shim()?;
+    let [croftd, croft] = programs;
+    Ok([croftd, shim, croft])
 }
 
 /// An example of a package of the workspace, as a debug build.

@@ -130,6 +130,8 @@ impl Stage {
     /// Starts a daemon that says by `NOTIFY_SOCKET` when it is ready (sd_notify(3)); its output goes to `daemon.log`.
     pub fn start_daemon(&self, program: &str, args: &[&str]) -> Result<Daemon> {
         let path = self.path("notify");
+        // A daemon before this one may have had it.
+        let _ = fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).with_context(|| format!("bind {}", path.display()))?;
         let log = File::create(self.path("daemon.log"))?;
         let mut command = self.command(program);
@@ -161,6 +163,15 @@ impl Stage {
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
+}
+
+impl Daemon {
+    /// Waits for its end, which something on the stage has brought about. nsenter is left to reap it: a zombie that came to the suite
+    /// would keep the stage's pid namespace from ending.
+    pub fn ended(mut self) -> Result<()> {
+        let status = process::wait(&mut self.child, COMMAND_LIMIT)?;
+        status.map(drop).context("the daemon did not end")
+    }
 }
 
 impl Drop for Daemon {

@@ -52,7 +52,12 @@ pub enum OnRunc {
 /// Runs `subjects` with the arguments of the command line (those of `cargo test`), one test at a time unless
 /// `--test-threads` says otherwise, in namespaces of the suite's own. `sources` is the folder of the subjects' files.
 pub fn main(subjects: &'static [Subject], sources: &'static str) -> ExitCode {
-    match run(subjects, sources) {
+    main_of(Host::look, subjects, sources)
+}
+
+/// As [`main`], with what `look` finds as the host: [`Host::of`] for a runtime of the suite's own choice.
+pub fn main_of(look: fn() -> Result<Host>, subjects: &'static [Subject], sources: &'static str) -> ExitCode {
+    match run(look, subjects, sources) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("integration: {error:#}");
@@ -61,13 +66,13 @@ pub fn main(subjects: &'static [Subject], sources: &'static str) -> ExitCode {
     }
 }
 
-fn run(subjects: &'static [Subject], sources: &'static str) -> Result<ExitCode> {
+fn run(look: fn() -> Result<Host>, subjects: &'static [Subject], sources: &'static str) -> Result<ExitCode> {
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(1);
     if rustix::process::geteuid().is_root() && !args.list {
         Host::settle_apart()?;
     }
-    let host = Arc::new(Host::look()?);
+    let host = Arc::new(look()?);
     check_marks(subjects)?;
     let ignored = Arc::new(Mutex::new(BTreeMap::new()));
     let mut trials = vec![Trial::ignorable_test("suite::every_file_is_listed", move || {

@@ -10,6 +10,7 @@ mod callers_docker;
 mod callers_podman;
 mod coverage;
 mod crash;
+mod daemon;
 mod exec;
 mod faults;
 mod hooks;
@@ -52,6 +53,7 @@ const SUBJECTS: &[Subject] = &[
     terminal::SUBJECT,
     faults::SUBJECT,
     crash::SUBJECT,
+    daemon::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,
     callers_containerd::SUBJECT,

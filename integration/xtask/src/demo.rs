@@ -44,7 +44,7 @@ pub fn run(_: &Arguments) -> Result<ExitCode> {
     let scratch = tempfile::tempdir().context("make a scratch folder")?;
     let bundle = scratch.path().join("bundle");
     make_bundle(&bundle, &rootfs)?;
-    let demo = Demo { croft_oci, bundle, state: scratch.path().join("state") };
+    let demo = Demo { croft_oci: croft_oci.clone(), bundle, state: scratch.path().join("state") };
     demo.title("the plan, before anything is done (its first lines)");
     let plan = demo.output(&["plan"])?;
     let lines: Vec<&str> = plan.lines().collect();
@@ -67,6 +67,8 @@ pub fn run(_: &Arguments) -> Result<ExitCode> {
     ])?;
     demo.run(&["delete", "--force", "croft-demo"])?;
     demo.run(&["list"])?;
+    drop(demo);
+    crate::demo_daemon::show(&croft_oci, &rootfs)?;
     nothing_is_left()?;
     println!("\nNothing is left: no container, no mount, no control group.");
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod conformance;
 mod demo;
+mod demo_daemon;
 mod fuzz;
 mod packages;
 mod project;

@@ -63,7 +63,15 @@ impl Drop for NoServices {
 fn install(names: &[&str]) -> Result<()> {
     let _none_start = NoServices::enforce()?;
     let mut apt_get = Command::new("apt-get");
-    apt_get.args(["-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", "install"]);
+    apt_get.args([
+        "-qq",
+        "-y",
+        "--no-install-recommends",
+        "--no-remove",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "install",
+    ]);
     apt_get.args(names).env("DEBIAN_FRONTEND", "noninteractive");
     process::run(&mut apt_get, FETCH_LIMIT)?.success().map(drop)
 }
