@@ -1,0 +1,155 @@
+//! A container's way into its networks and out of them.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+
+use croft_api::problem::{Kind, Problem};
+use rustix::io::Errno;
+
+use super::links::{End, Links, Role, Traffic};
+use super::record::{Attached, Definition};
+use super::{Networks, firewall, forwarding, of_failure};
+
+impl Networks {
+    /// Wires a container whose processes are in `namespace`, before any of them runs. What it has was decided by [`Networks::reserve`].
+    ///
+    /// # Errors
+    /// When a port is taken, or the kernel does not want to; nothing of it is left then.
+    pub fn attach(&self, container: &str, namespace: BorrowedFd<'_>) -> Result<(), Problem> {
+        let title = format!("connect {container}");
+        let (lease, networks) = {
+            let known = self.known();
+            let lease = known
+                .leases
+                .get(container)
+                .cloned()
+                .ok_or_else(|| Problem::new(Kind::Internal, title.clone(), "it has no addresses"))?;
+            let of = |endpoint: &super::Endpoint| known.network(&endpoint.network, title.clone()).cloned();
+            let networks = lease.endpoints.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+            (lease, networks)
+        };
+        // A croftd that was killed may have left it so.
+        self.detach(container)?;
+        self.known().publish(&title, container, &lease.publish)?;
+        let ports = networks.iter().map(|_| self.port()).collect();
+        let attached = Attached { lease, ports, networks };
+        let saved = self.attached.save(container, &attached);
+        if saved.is_err() {
+            self.known().unpublish(container, &attached.lease.publish);
+            return saved;
+        }
+        let wired = self.wire(&title, &attached, namespace);
+        if wired.is_err() {
+            self.cut(&attached);
+            if let Err(problem) = self.detach(container) {
+                tracing::error!(container, %problem, "something of a container that could not be connected is left");
+            }
+        }
+        wired
+    }
+
+    /// A name for the host's end of a cable. Always another, since the one that a container had before may take a while to go.
+    fn port(&self) -> String {
+        format!("{}-v{:06x}", self.prefix, self.next_port.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff)
+    }
+
+    fn wire(&self, title: &str, attached: &Attached, namespace: BorrowedFd<'_>) -> Result<(), Problem> {
+        let failed = |f| of_failure(title, f);
+        let mut host = Links::open().map_err(failed)?;
+        let mut bridges = Vec::new();
+        for of in &attached.networks {
+            bridges.push(match host.find(&of.bridge).map_err(failed)? {
+                Some(bridge) => bridge.index,
+                None => self.set_up(title, of)?,
+            });
+        }
+        self.service.add(title, &attached.lease.container)?;
+        // First what must not be done on a cable, then the cable.
+        {
+            let setting_up = self.setting_up();
+            match self.firewall.add(&firewall::of_attached(attached)) {
+                Err(failure) if failure.errno() == Some(Errno::NOENT) => {
+                    self.put_back_firewall(&setting_up)?
+                }
+                added => added.map_err(failed)?,
+            }
+        }
+        let mut inside = Links::within(namespace).map_err(failed)?;
+        for (number, (of, endpoint)) in attached.networks.iter().zip(&attached.lease.endpoints).enumerate() {
+            let name = format!("eth{number}");
+            let end = End { namespace, name: &name, mac: endpoint.mac };
+            host.cable(of, bridges[number], &attached.ports[number], &end).map_err(failed)?;
+            let role = if number == 0 { Role::WayOut } else { Role::Further };
+            inside.equip(of, endpoint, &name, role).map_err(failed)?;
+            // The bridge learns by a work queue that the cable has another end now, and drops what comes before. Asking for the cable
+            // makes the kernel (6.8 and later) do that work first, so that the container's very first packet arrives.
+            host.find(&attached.ports[number]).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the host's side of a network.
+    pub(super) fn set_up(&self, title: &str, of: &Definition) -> Result<u32, Problem> {
+        let failed = |f| of_failure(title, f);
+        let setting_up = self.setting_up();
+        self.subnets.keep(&of.name, of.ipv4)?;
+        forwarding::on(&self.state).map_err(|e| Problem::new(Kind::Internal, title.to_owned(), e))?;
+        let bridge = Links::open().and_then(|mut links| links.bridge(of)).map_err(failed)?;
+        match self.firewall.add(&firewall::of_network(of)) {
+            Err(failure) if failure.errno() == Some(Errno::NOENT) => self.put_back_firewall(&setting_up)?,
+            added => added.map_err(failed)?,
+        }
+        Ok(bridge)
+    }
+
+    /// Takes a container's network away: its ports, its names, its rights on the cable. The cable itself goes with the container's
+    /// namespace, of its own and soon; removing it here would hold up everybody for the 20 ms that the kernel needs for it. The
+    /// addresses stay the container's.
+    ///
+    /// # Errors
+    /// When something of it cannot be taken away; what is recorded stays then.
+    pub fn detach(&self, container: &str) -> Result<(), Problem> {
+        let Some(attached) = self.attached.read::<Attached>(container)? else { return Ok(()) };
+        let title = format!("disconnect {container}");
+        {
+            let _setting_up = self.setting_up();
+            self.firewall.remove(&firewall::of_attached(&attached)).map_err(|f| of_failure(&title, f))?;
+            self.attached.remove(container)?;
+        }
+        let freed = self.service.remove(&title, container);
+        self.known().unpublish(container, &attached.lease.publish);
+        freed
+    }
+
+    /// Removes a container's cables now.
+    fn cut(&self, attached: &Attached) {
+        for port in &attached.ports {
+            if let Err(failure) = Links::open().and_then(|mut links| links.remove(port)) {
+                tracing::error!(port, what = failure.what, error = %failure.error, "a cable is left");
+            }
+        }
+    }
+
+    /// The containers that are wired: those that do not run should be detached.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub fn attached(&self) -> Result<Vec<String>, Problem> {
+        Ok(self.attached.all::<Attached>()?.into_iter().map(|(container, _)| container).collect())
+    }
+
+    /// What went through a container's cables since it was attached, in the order of its networks.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn traffic(&self, container: &str) -> Result<Vec<Traffic>, Problem> {
+        let Some(attached) = self.attached.read::<Attached>(container)? else { return Ok(Vec::new()) };
+        let failed = |f| of_failure(&format!("count the packets of {container}"), f);
+        let mut links = Links::open().map_err(failed)?;
+        let mut traffic = Vec::new();
+        for port in &attached.ports {
+            traffic.extend(links.find(port).map_err(failed)?.map(|link| link.traffic));
+        }
+        Ok(traffic)
+    }
+}

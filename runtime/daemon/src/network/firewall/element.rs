@@ -1,0 +1,314 @@
+//! Elements of croft's sets and maps, as the kernel wants them (each field of a key in full registers of four bytes) and as nft(8) does.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use croft_api::network::Protocol;
+use netlink_packet_netfilter::NetfilterProtoFamily;
+use netlink_packet_netfilter::nftables::DataAttribute;
+use netlink_packet_netfilter::nftables::SetElementAttribute;
+
+use super::super::mac::Mac;
+use super::super::record::{Attached, Definition};
+use super::Content;
+
+/// croft's sets and maps; skeleton.nft says what each is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "each is described where it is made")]
+pub enum Set {
+    Bridges,
+    Same,
+    Own4,
+    Own6,
+    Ports4,
+    Ports6,
+    Ports4At,
+    Ports6At,
+    Macs,
+    Addresses4,
+    Addresses6,
+    Targets6,
+}
+
+impl Set {
+    /// Every one.
+    pub const ALL: [Set; 12] = [
+        Set::Bridges,
+        Set::Same,
+        Set::Own4,
+        Set::Own6,
+        Set::Ports4,
+        Set::Ports6,
+        Set::Ports4At,
+        Set::Ports6At,
+        Set::Macs,
+        Set::Addresses4,
+        Set::Addresses6,
+        Set::Targets6,
+    ];
+
+    /// Its name in the tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Set::Bridges => "bridges",
+            Set::Same => "same",
+            Set::Own4 => "own4",
+            Set::Own6 => "own6",
+            Set::Ports4 => "ports4",
+            Set::Ports6 => "ports6",
+            Set::Ports4At => "ports4_at",
+            Set::Ports6At => "ports6_at",
+            Set::Macs => "macs",
+            Set::Addresses4 => "addresses4",
+            Set::Addresses6 => "addresses6",
+            Set::Targets6 => "targets6",
+        }
+    }
+
+    /// The family of its table, for nft(8).
+    pub fn family(self) -> &'static str {
+        match self {
+            Set::Macs | Set::Addresses4 | Set::Addresses6 | Set::Targets6 => "bridge",
+            _ => "inet",
+        }
+    }
+
+    /// The same for the kernel.
+    pub fn protocol(self) -> NetfilterProtoFamily {
+        match self.family() {
+            "bridge" => NetfilterProtoFamily::Bridge,
+            _ => NetfilterProtoFamily::Inet,
+        }
+    }
+
+    /// The fields of its keys, and of what a map leads to.
+    fn shape(self) -> (&'static [Kind], &'static [Kind]) {
+        use Kind::{Ipv4, Ipv6, Name, Number, Port, Proto};
+        match self {
+            Set::Bridges => (&[Name], &[]),
+            Set::Same => (&[Name, Name], &[]),
+            Set::Own4 => (&[Ipv4, Ipv4], &[]),
+            Set::Own6 => (&[Ipv6, Ipv6], &[]),
+            Set::Ports4 => (&[Proto, Port], &[Ipv4, Port]),
+            Set::Ports6 => (&[Proto, Port], &[Ipv6, Port]),
+            Set::Ports4At => (&[Ipv4, Proto, Port], &[Ipv4, Port]),
+            Set::Ports6At => (&[Ipv6, Proto, Port], &[Ipv6, Port]),
+            Set::Macs => (&[Name, Kind::Mac], &[]),
+            Set::Addresses4 => (&[Name, Ipv4], &[]),
+            Set::Addresses6 => (&[Name, Ipv6], &[]),
+            Set::Targets6 => (&[Name, Number], &[]),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Name,
+    Proto,
+    Port,
+    Ipv4,
+    Ipv6,
+    Number,
+    Mac,
+}
+
+/// One field of a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Field {
+    Name(String),
+    Proto(Protocol),
+    Port(u16),
+    Ip(IpAddr),
+    /// An address of IPv6 that nft(8) takes for a number.
+    Number(Ipv6Addr),
+    Mac(Mac),
+}
+
+/// The size of an interface's name in the kernel.
+const NAME: usize = 16;
+
+/// The numbers of protocols (RFC 5237).
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+impl Field {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let start = bytes.len();
+        match self {
+            Field::Name(name) => {
+                bytes.extend(name.bytes().take(NAME - 1));
+                bytes.resize(start + NAME, 0);
+            }
+            Field::Proto(protocol) => bytes.push(match protocol {
+                Protocol::Tcp => TCP,
+                Protocol::Udp => UDP,
+            }),
+            Field::Port(port) => bytes.extend(port.to_be_bytes()),
+            Field::Ip(IpAddr::V4(ip)) => bytes.extend(ip.octets()),
+            Field::Ip(IpAddr::V6(ip)) | Field::Number(ip) => bytes.extend(ip.octets()),
+            Field::Mac(mac) => bytes.extend(mac.0),
+        }
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn read(kind: Kind, bytes: &mut &[u8]) -> Option<Self> {
+        let (length, field) = match kind {
+            Kind::Name => {
+                let name = bytes.get(..NAME)?;
+                let name = name.split(|byte| *byte == 0).next()?;
+                (NAME, Field::Name(String::from_utf8_lossy(name).into_owned()))
+            }
+            Kind::Proto => match *bytes.first()? {
+                TCP => (4, Field::Proto(Protocol::Tcp)),
+                UDP => (4, Field::Proto(Protocol::Udp)),
+                _ => return None,
+            },
+            Kind::Port => (4, Field::Port(u16::from_be_bytes(*bytes.first_chunk()?))),
+            Kind::Ipv4 => (4, Field::Ip(Ipv4Addr::from(*bytes.first_chunk::<4>()?).into())),
+            Kind::Ipv6 => (16, Field::Ip(Ipv6Addr::from(*bytes.first_chunk::<16>()?).into())),
+            Kind::Number => (16, Field::Number(Ipv6Addr::from(*bytes.first_chunk::<16>()?))),
+            Kind::Mac => (8, Field::Mac(Mac(*bytes.first_chunk()?))),
+        };
+        // A key of one field may come without the rest of its last register.
+        *bytes = bytes.get(length..).unwrap_or_default();
+        Some(field)
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Field::Name(name) => write!(f, "{name:?}"),
+            Field::Proto(Protocol::Tcp) => f.write_str("tcp"),
+            Field::Proto(Protocol::Udp) => f.write_str("udp"),
+            Field::Port(port) => write!(f, "{port}"),
+            Field::Ip(ip) => write!(f, "{ip}"),
+            Field::Number(ip) => write!(f, "0x{:x}", ip.to_bits()),
+            Field::Mac(mac) => write!(f, "{mac}"),
+        }
+    }
+}
+
+fn bytes(fields: &[Field]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    fields.iter().for_each(|field| field.write(&mut bytes));
+    bytes
+}
+
+/// An element of one of the sets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Element {
+    key: Vec<Field>,
+    data: Vec<Field>,
+}
+
+impl Element {
+    /// As the kernel wants it.
+    pub fn attributes(&self) -> Vec<SetElementAttribute> {
+        let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(bytes(&self.key)))];
+        if !self.data.is_empty() {
+            attributes.push(SetElementAttribute::Data(DataAttribute::Value(bytes(&self.data))));
+        }
+        attributes
+    }
+
+    /// As the kernel has it; none for what croft never puts there.
+    pub fn read(set: Set, key: &[u8], data: &[u8]) -> Option<Self> {
+        let fields = |kinds: &[Kind], bytes: &[u8]| {
+            let mut rest = bytes;
+            kinds.iter().map(|kind| Field::read(*kind, &mut rest)).collect::<Option<Vec<_>>>()
+        };
+        let (of_key, of_data) = set.shape();
+        Some(Element { key: fields(of_key, key)?, data: fields(of_data, data)? })
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |fields: &[Field]| fields.iter().map(Field::to_string).collect::<Vec<_>>().join(" . ");
+        f.write_str(&text(&self.key))?;
+        if !self.data.is_empty() {
+            write!(f, " : {}", text(&self.data))?;
+        }
+        Ok(())
+    }
+}
+
+fn put(content: &mut Content, set: Set, key: Vec<Field>, data: Vec<Field>) {
+    content.entry(set).or_default().insert(Element { key, data });
+}
+
+/// What the tables must have for a network.
+pub fn of_network(of: &Definition) -> Content {
+    let mut content = Content::new();
+    let bridge = || Field::Name(of.bridge.clone());
+    put(&mut content, Set::Bridges, vec![bridge()], vec![]);
+    put(&mut content, Set::Same, vec![bridge(), bridge()], vec![]);
+    content
+}
+
+/// What the tables must have for a container that is attached.
+pub fn of_attached(attached: &Attached) -> Content {
+    let mut content = Content::new();
+    for (endpoint, port) in attached.lease.endpoints.iter().zip(&attached.ports) {
+        let name = || Field::Name(port.clone());
+        put(&mut content, Set::Macs, vec![name(), Field::Mac(endpoint.mac)], vec![]);
+        put(&mut content, Set::Addresses4, vec![name(), Field::Ip(endpoint.ipv4.into())], vec![]);
+        let own = |ip: IpAddr| vec![Field::Ip(ip), Field::Ip(ip)];
+        put(&mut content, Set::Own4, own(endpoint.ipv4.into()), vec![]);
+        if let Some(ip) = endpoint.ipv6 {
+            put(&mut content, Set::Own6, own(ip.into()), vec![]);
+        }
+        for ip in endpoint.ipv6.into_iter().flat_map(|ip| [ip, endpoint.mac.link_local()]) {
+            put(&mut content, Set::Addresses6, vec![name(), Field::Ip(ip.into())], vec![]);
+            put(&mut content, Set::Targets6, vec![name(), Field::Number(ip)], vec![]);
+        }
+    }
+    let Some(endpoint) = attached.lease.endpoints.first() else { return content };
+    for publish in &attached.lease.publish {
+        let port = || vec![Field::Proto(publish.protocol), Field::Port(publish.host)];
+        let to = |ip: IpAddr| vec![Field::Ip(ip), Field::Port(publish.container)];
+        let (ipv4, ipv6) = (to(endpoint.ipv4.into()), endpoint.ipv6.map(|ip| to(ip.into())));
+        match publish.address.filter(|address| !address.is_unspecified()) {
+            Some(ip @ IpAddr::V4(_)) => {
+                put(&mut content, Set::Ports4At, [vec![Field::Ip(ip)], port()].concat(), ipv4)
+            }
+            Some(ip @ IpAddr::V6(_)) => {
+                let Some(ipv6) = ipv6 else { continue };
+                put(&mut content, Set::Ports6At, [vec![Field::Ip(ip)], port()].concat(), ipv6);
+            }
+            None => {
+                let only = publish.address;
+                if only.is_none_or(|ip| ip.is_ipv4()) {
+                    put(&mut content, Set::Ports4, port(), ipv4);
+                }
+                if let Some(ipv6) = ipv6.filter(|_| only.is_none_or(|ip| ip.is_ipv6())) {
+                    put(&mut content, Set::Ports6, port(), ipv6);
+                }
+            }
+        }
+    }
+    content
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_is_read_as_it_was_written() {
+        let key = vec![Field::Ip("10.0.0.1".parse().unwrap()), Field::Proto(Protocol::Udp), Field::Port(53)];
+        let data = vec![Field::Ip("10.0.0.2".parse().unwrap()), Field::Port(5353)];
+        let element = Element { key, data };
+        assert_eq!(
+            Element::read(Set::Ports4At, &bytes(&element.key), &bytes(&element.data)),
+            Some(element.clone())
+        );
+        assert_eq!(element.to_string(), "10.0.0.1 . udp . 53 : 10.0.0.2 . 5353");
+        let mac = Element {
+            key: vec![Field::Name("t-v1".into()), Field::Mac("0a:00:00:00:00:01".parse().unwrap())],
+            data: vec![],
+        };
+        assert_eq!(Element::read(Set::Macs, &bytes(&mac.key), &[]), Some(mac.clone()));
+    }
+}
