@@ -148,14 +148,16 @@ pub struct CreateArgs {
     pub volume: Vec<String>,
     #[arg(help = "Mount files in memory: TARGET[:size=BYTES]", long, value_name = "TARGET")]
     pub tmpfs: Vec<String>,
-    /// How it is on the network: none or host
-    #[arg(long, value_name = "NETWORK", default_value = "none")]
+    /// The network that it is on; none for a loopback interface only, host for the host's own
+    #[arg(long, value_name = "NETWORK", default_value = croft_api::container::DEFAULT_NETWORK)]
     pub network: String,
     #[arg(help = "Who it runs as: USER[:GROUP]", short, long)]
     pub user: Option<String>,
     /// The folder it begins in
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
+    #[arg(help = "Lead a port of the host into it: [ADDRESS:]PORT:PORT[/udp]", short, long, value_name = "PORT:PORT", value_parser = crate::config::publish)]
+    pub publish: Vec<croft_api::network::Publish>,
     /// Its host name
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use croft_api::container::{Config, Limits, Mount, NetworkMode, Restart, Userns};
 
+use croft_api::network::{Protocol, Publish};
+
 use crate::args::CreateArgs;
 
 /// Bytes, given as a number with `b`, `k`, `m`, `g` or `t` behind it, in steps of 1024.
@@ -28,6 +30,29 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     } else {
         Err(format!("{text:?} is not possible"))
     }
+}
+
+/// A port of the host that leads into a container: `[ADDRESS:]HOST:CONTAINER[/tcp|/udp]`.
+///
+/// # Errors
+/// In words.
+pub fn publish(text: &str) -> Result<Publish, String> {
+    let wrong = || format!("{text:?} is no port: 8080:80, 127.0.0.1:8080:80, [::1]:53:53/udp");
+    let (ports, protocol) = match text.rsplit_once('/') {
+        None | Some((_, "tcp")) => (text.split('/').next().unwrap_or(text), Protocol::Tcp),
+        Some((ports, "udp")) => (ports, Protocol::Udp),
+        Some(_) => return Err(wrong()),
+    };
+    let (rest, container) = ports.rsplit_once(':').ok_or_else(wrong)?;
+    let (address, host) = match rest.rsplit_once(':') {
+        None => (None, rest),
+        Some((address, host)) => {
+            let address = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+            (Some(address.parse().map_err(|_| wrong())?), host)
+        }
+    };
+    let port = |text: &str| text.parse().ok().filter(|port| *port > 0).ok_or_else(wrong);
+    Ok(Publish { address, host: port(host)?, container: port(container)?, protocol })
 }
 
 /// A restart policy.
@@ -76,6 +101,7 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         user: args.user.clone(),
         hostname: args.hostname.clone(),
         mounts,
+        publish: args.publish.clone(),
         read_only: args.read_only,
         network: match args.network.as_str() {
             "none" => NetworkMode::None,
@@ -173,6 +199,24 @@ mod tests {
         assert_eq!(bytes("2KiB"), Ok(2048));
         assert_eq!(bytes("17"), Ok(17));
         assert!(["", "m", "-1", "1x", "inf"].iter().all(|text| bytes(text).is_err()));
+    }
+
+    #[test]
+    fn ports_have_addresses_and_protocols() {
+        let plain = publish("8080:80").unwrap();
+        assert_eq!(
+            (plain.address, plain.host, plain.container, plain.protocol),
+            (None, 8080, 80, Protocol::Tcp)
+        );
+        let full = publish("[::1]:53:5353/udp").unwrap();
+        assert_eq!(full.address, Some("::1".parse().unwrap()));
+        assert_eq!((full.host, full.container, full.protocol), (53, 5353, Protocol::Udp));
+        assert_eq!(publish("127.0.0.1:1:2/tcp").unwrap().address, Some("127.0.0.1".parse().unwrap()));
+        assert!(
+            ["80", "0:80", "a:80", "80:80/icmp", "x:1:2", "70000:1"]
+                .iter()
+                .all(|text| publish(text).is_err())
+        );
     }
 
     #[test]

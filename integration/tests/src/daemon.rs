@@ -10,6 +10,7 @@ use serde_json::Value;
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
 
 const NEEDS: &[Facility] = &[Facility::Root];
+const NETWORKS: &[Facility] = &[Facility::Root, Facility::Packages(&["nftables", "iproute2"])];
 
 pub const SUBJECT: Subject = Subject {
     name: "daemon",
@@ -25,6 +26,7 @@ pub const SUBJECT: Subject = Subject {
         ("events_go_on_over_a_restart", OURS),
         ("exec_has_input_output_and_status", OURS),
         ("terminals", OURS),
+        ("containers_reach_each_other_and_the_host", OURS),
     ],
     tests: &[
         Test { name: "run_gives_output_and_status", requires: NEEDS, run: run_gives_output_and_status },
@@ -37,6 +39,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "bad_requests_leave_nothing", requires: NEEDS, run: bad_requests_leave_nothing },
         Test { name: "exec_has_input_output_and_status", requires: NEEDS, run: exec },
         Test { name: "terminals", requires: NEEDS, run: terminals },
+        Test { name: "containers_reach_each_other_and_the_host", requires: NETWORKS, run: networks },
         Test { name: "events_go_on_over_a_restart", requires: NEEDS, run: events_go_on },
     ],
 };
@@ -79,8 +82,13 @@ impl Croft {
         Ok(())
     }
 
+    /// What is not about networks has none: not every host that runs these tests can have one.
     fn run(&self, args: &[&str]) -> Result<Output> {
-        self.stage.run(&self.croft.display().to_string(), args)
+        let mut args = args.to_vec();
+        if matches!(args.first(), Some(&"run" | &"create")) && !args.contains(&"--network") {
+            args.splice(1..1, ["--network", "none"]);
+        }
+        self.stage.run(&self.croft.display().to_string(), &args)
     }
 
     fn ok(&self, args: &[&str]) -> Result<String> {
@@ -342,6 +350,41 @@ fn terminals(host: &Host) -> Result<()> {
     let args = ["exec", "--interactive", "--tty", "web", "sh", "-c", "stty size; read line; echo got $line"];
     let output = croft.stage.run_on_terminal(&program, &args, "words\n")?;
     ensure!(output.stdout.contains("got words"), "{output}");
+    croft.ok(&["rm", "--force", "web"])?;
+    croft.nothing_is_left()
+}
+
+fn networks(host: &Host) -> Result<()> {
+    let mut croft = Croft::new(host)?;
+    let serve = "while :; do echo answer from $(hostname) | nc -l -p 80; done";
+    let on = ["--network", "croft"];
+    let run = |rest: &[&str]| croft.ok(&[&["run"][..], &on, rest].concat());
+    run(&["--detach", "--name", "web", "--publish", "8080:80", "box", "sh", "-c", serve])?;
+    let own = run(&[
+        "--rm",
+        "box",
+        "sh",
+        "-c",
+        "ip -o addr show eth0; ping -c 1 -W 5 web >/dev/null && echo reached",
+    ])?;
+    ensure!(own.contains("inet 10.") && own.contains("inet6 fd") && own.ends_with("reached\n"), "{own}");
+    let answer = run(&["--rm", "box", "sh", "-c", "nc -w 5 web 80 </dev/null"])?;
+    ensure!(answer == "answer from web\n", "{answer}");
+    let from_host = |croft: &Croft, address: &str| -> Result<String> {
+        let script = format!("exec 3<>/dev/tcp/{address}/8080 && timeout 5 cat <&3");
+        Ok(croft.stage.run("bash", &["-c", &script])?.success()?.stdout)
+    };
+    for address in ["127.0.0.1", "::1"] {
+        ensure!(from_host(&croft, address)? == "answer from web\n", "{address}");
+    }
+    let (code, taken) = croft.fails(&["run", "--network", "croft", "--publish", "8080:81", "box", "true"])?;
+    ensure!(code == 125 && taken.contains("8080"), "{code} {taken}");
+    croft.kill()?;
+    ensure!(from_host(&croft, "127.0.0.1")? == "answer from web\n", "croftd is away");
+    croft.start()?;
+    let again =
+        croft.ok(&["run", "--network", "croft", "--rm", "box", "sh", "-c", "nc -w 5 web 80 </dev/null"])?;
+    ensure!(again == "answer from web\n", "{again}");
     croft.ok(&["rm", "--force", "web"])?;
     croft.nothing_is_left()
 }

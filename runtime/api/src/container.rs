@@ -92,17 +92,25 @@ pub enum Mount {
 }
 
 /// How a container is on the network.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkMode {
-    /// On this network, or croft's own one.
+    /// On this network.
     Network(String),
     /// A loopback interface and nothing else.
-    #[default]
     None,
     /// The host's own interfaces.
     Host,
+}
+
+/// The network that is there without being made.
+pub const DEFAULT_NETWORK: &str = "croft";
+
+impl Default for NetworkMode {
+    fn default() -> Self {
+        NetworkMode::Network(DEFAULT_NETWORK.to_owned())
+    }
 }
 
 /// Limits of a container. None: none but the defaults of the daemon.

@@ -17,6 +17,9 @@ pub struct Args {
     /// Folder that every croftd of this host shares: which ids are taken
     #[arg(long, value_name = "DIR", default_value = "/run/croft-host")]
     pub host_state: PathBuf,
+    /// How the names of bridges, cables and firewall tables begin; no two croftd of a host have the same
+    #[arg(long, value_name = "PREFIX", default_value = "croft")]
+    pub bridge_prefix: String,
     /// The control group that containers' groups are in
     #[arg(long, value_name = "NAME", default_value = "croft")]
     pub cgroup: String,

@@ -256,6 +256,11 @@ impl Container {
         }
         let started = match made {
             Ok(Reply::Running { pid }) => {
+                if let Err(problem) = self.shared.attach(&record, pid).await {
+                    let _ = shim.ask(delete()).await;
+                    self.shared.release(&record).await;
+                    return Err(problem);
+                }
                 let started = shim.ask(Request::Start { id: record.id.clone() }).await;
                 started.map(|_| pid)
             }

@@ -1,6 +1,9 @@
 //! croftd as a whole: what it has, and what is asked of all of it.
 
+mod check;
+
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,8 +11,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use croft_api::container::{Config, Container, Created, NetworkMode, State, Userns};
 use croft_api::event::Event;
 use croft_api::problem::{Kind, Problem};
-use croft_api::system::{Finding, Info};
+use croft_api::system::Info;
 use tokio::sync::{mpsc, watch};
+
+use croftd_network::addresses;
+use croftd_network::{Files, Networks, Settings, Wish};
 
 use crate::args::Args;
 use crate::container::{self, Command, Handle};
@@ -28,6 +34,8 @@ pub struct Shared {
     pub shim: Shim,
     /// Images and the containers' roots.
     pub roots: Roots,
+    /// Networks.
+    pub networks: Networks,
     ids: Ids,
     root: PathBuf,
     state: PathBuf,
@@ -124,7 +132,7 @@ impl Shared {
         let user = record.config.user.as_deref().or(image.user.as_deref()).unwrap_or("");
         let user = users::find(&rootfs, user).map_err(&invalid)?;
         let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
-        let files = self.own_files(&bundle, &hostname).map_err(|e| failed(&bundle, e))?;
+        let files = self.own_files(&bundle, record, &hostname).map_err(|e| failed(&bundle, e))?;
         let found = spec::Found {
             id: &record.id,
             hostname: &hostname,
@@ -148,19 +156,55 @@ impl Shared {
     fn own_files(
         &self,
         bundle: &Path,
+        record: &Record,
         hostname: &str,
     ) -> std::io::Result<std::collections::BTreeMap<String, PathBuf>> {
         let hosts = bundle.join("hosts");
-        std::fs::write(&hosts, format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n"))?;
+        let resolv = bundle.join("resolv.conf");
+        let names = match &record.config.network {
+            NetworkMode::Network(_) => {
+                self.networks.files(&record.id, hostname).map_err(std::io::Error::other)?
+            }
+            // Without a network there is nobody to ask; on the host's it is the host's to say who.
+            other => Files {
+                hosts: format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n"),
+                resolv: match other {
+                    NetworkMode::Host => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+                    _ => String::new(),
+                },
+            },
+        };
+        std::fs::write(&hosts, names.hosts)?;
+        std::fs::write(&resolv, names.resolv)?;
         let name = bundle.join("hostname");
         std::fs::write(&name, format!("{hostname}\n"))?;
-        Ok([("/etc/hosts".to_owned(), hosts), ("/etc/hostname".to_owned(), name)].into())
+        let files = [("/etc/hosts", hosts), ("/etc/hostname", name), ("/etc/resolv.conf", resolv)];
+        Ok(files.into_iter().map(|(target, source)| (target.to_owned(), source)).collect())
     }
 
-    /// Takes back what [`Shared::prepare`] did.
+    /// Puts a container's cable into its network namespace: between its creation and its start.
+    ///
+    /// # Errors
+    /// When the host's side cannot be set up.
+    pub async fn attach(self: &Arc<Self>, record: &Record, pid: i32) -> Result<(), Problem> {
+        if !matches!(record.config.network, NetworkMode::Network(_)) {
+            return Ok(());
+        }
+        let (shared, id) = (Arc::clone(self), record.id.clone());
+        blocking(move || {
+            let path = format!("/proc/{pid}/ns/net");
+            let namespace = std::fs::File::open(&path)
+                .map_err(|e| Problem::new(Kind::Internal, format!("attach {id}"), format!("{path}: {e}")))?;
+            shared.networks.attach(&id, namespace.as_fd())
+        })
+        .await
+    }
+
+    /// Takes back what [`Shared::prepare`] and [`Shared::attach`] did.
     pub async fn release(self: &Arc<Self>, record: &Record) {
         let (shared, id, name) = (Arc::clone(self), record.id.clone(), record.name.clone());
         let done = blocking(move || {
+            shared.networks.detach(&id)?;
             shared.roots.unmount(&id)?;
             let _ = std::fs::remove_dir_all(shared.run_folder(&id));
             Ok(())
@@ -187,6 +231,7 @@ impl Shared {
         self.release(record).await;
         let (shared, record) = (Arc::clone(self), record.clone());
         blocking(move || {
+            shared.networks.release(&record.id)?;
             shared.roots.delete(&record.id)?;
             let folder = shared.folder(&record.id);
             match std::fs::remove_dir_all(&folder) {
@@ -238,6 +283,13 @@ impl Daemon {
         let shared = Arc::new(Shared {
             newest_event: watch::channel(records.newest_event()?).0,
             roots: Roots::open(&args.root, &args.state)?,
+            networks: Networks::open(Settings {
+                root: args.root.clone(),
+                state: args.state.clone(),
+                host_state: args.host_state.clone(),
+                prefix: args.bridge_prefix.clone(),
+                service: vec![std::env::current_exe()?.into(), crate::NETWORK_SERVICE.into()],
+            })?,
             ids: Ids::open(&args.host_state.join("ids"), &args.root)?,
             root: args.root.clone(),
             state: args.state.clone(),
@@ -259,6 +311,7 @@ impl Daemon {
             }
         }
         tokio::spawn(Arc::clone(&daemon).hear(heard));
+        tokio::spawn(mend_networks(Arc::clone(&daemon.shared)));
         Ok(daemon)
     }
 
@@ -273,6 +326,12 @@ impl Daemon {
                     "the ids of a container that is gone are given back"
                 );
                 self.shared.ids.give_back(range.start);
+            }
+        }
+        for container in self.shared.networks.leased() {
+            if !records.iter().any(|record| record.id == container) {
+                tracing::info!(container, "the addresses of a container that is gone are given back");
+                self.shared.networks.release(&container)?;
             }
         }
         for record in records {
@@ -399,10 +458,6 @@ impl Daemon {
     /// When it cannot be; nothing of it is left then.
     pub async fn create(&self, config: Config) -> Result<Created, Problem> {
         let title = format!("create {}", config.name.as_deref().unwrap_or("a container"));
-        if let NetworkMode::Network(name) = &config.network {
-            let problem = Problem::new(Kind::Invalid, title, format!("there is no network {name}"));
-            return Err(problem.hint("--network none or --network host"));
-        }
         let image = self.shared.roots.resolve(&config.image)?;
         let id = names::id();
         let name = config.name.clone().unwrap_or_else(|| names::made_up(&id));
@@ -453,6 +508,15 @@ impl Daemon {
                     format!("{}: {e}", folder.display()),
                 )
             })?;
+            if let NetworkMode::Network(network) = &made.config.network {
+                let wanted = addresses::Wanted { network: network.clone(), ..addresses::Wanted::default() };
+                let wish = Wish {
+                    networks: vec![wanted],
+                    names: vec![made.name.clone()],
+                    publish: made.config.publish.clone(),
+                };
+                shared.networks.reserve(&made.id, &wish)?;
+            }
             shared.roots.make(&made.id, &made.image_id)
         })
         .await?;
@@ -474,59 +538,6 @@ impl Daemon {
         Ok(())
     }
 
-    /// What is there that no record accounts for, and what records account for that is not there.
-    ///
-    /// # Errors
-    /// When it cannot be looked at.
-    pub fn check(&self) -> Result<Vec<Finding>, Problem> {
-        let records = self.shared.records.all()?;
-        let views: HashMap<String, container::View> =
-            self.there().iter().map(|(id, handle)| (id.clone(), handle.view())).collect();
-        let known = |id: &str| records.iter().any(|record| record.id == id);
-        let live =
-            |id: &str| views.get(id).is_some_and(|view| matches!(view.state, State::Running | State::Paused));
-        let mut found = Vec::new();
-        let mut find = |what: &str, name: String, why: &str| {
-            found.push(Finding { what: what.to_owned(), name, why: why.to_owned() });
-        };
-        for record in &records {
-            if record.phase != Phase::Made {
-                find("record", record.name.clone(), "it is half made or half removed");
-            }
-            if !self.shared.roots.exists(&record.id) {
-                find("snapshot", record.name.clone(), "the container has a record and no root");
-            }
-        }
-        for (id, mounted) in self.shared.roots.all()? {
-            if !known(&id) {
-                find("snapshot", id, "no container has it");
-            } else if mounted && !live(&id) {
-                find("mount", id, "the root of a container that does not run is mounted");
-            }
-        }
-        for (range, id) in self.shared.ids.own() {
-            if !known(&id) {
-                find("ids", format!("{} from {}", range.count, range.start), "no container has them");
-            }
-        }
-        let folders =
-            [(self.shared.root.join("containers"), false), (self.shared.state.join("containers"), true)];
-        for (folder, of_running) in folders {
-            for id in entries(&folder) {
-                if !known(&id) || (of_running && !live(&id)) {
-                    find("folder", folder.join(id).display().to_string(), "no container has it");
-                }
-            }
-        }
-        let runtime = croft_engine::state::StateRoot::new(self.shared.state.join("oci"));
-        for id in runtime.ids().map_err(|e| Problem::new(Kind::Internal, "check", e.to_string()))? {
-            if !live(&id) {
-                find("runtime", id, "croft-oci has a container that does not run here");
-            }
-        }
-        Ok(found)
-    }
-
     /// What croftd says of itself.
     pub fn info(&self) -> Info {
         let containers = self.list();
@@ -545,10 +556,19 @@ impl Daemon {
     }
 }
 
-/// The names in a folder; none where there is none.
-fn entries(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+/// How often croft's own rules and bridges are looked at: a firewall that is reloaded takes them away.
+const LOOK_AT_NETWORKS: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Puts back what of the networks somebody took away, now and then.
+async fn mend_networks(shared: Arc<Shared>) {
+    let mut next = tokio::time::interval(LOOK_AT_NETWORKS);
+    loop {
+        next.tick().await;
+        let shared = Arc::clone(&shared);
+        if let Err(problem) = blocking(move || shared.networks.mend()).await {
+            tracing::warn!(%problem, "the networks are not as they should be");
+        }
+    }
 }
 
 /// A container as the API shows it.

@@ -34,12 +34,34 @@ use args::Args;
 use daemon::Daemon;
 
 fn main() -> ExitCode {
+    // What answers for names and published ports while croftd is away is this program too.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == NETWORK_SERVICE) {
+        return serve_networks(words.next());
+    }
     let args = Args::parse();
     log_to_stderr(args.log_json);
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("croftd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The word with which croftd starts itself as the networks' service.
+pub const NETWORK_SERVICE: &str = "network-service";
+
+fn serve_networks(state: Option<std::ffi::OsString>) -> ExitCode {
+    let Some(state) = state else {
+        eprintln!("croftd {NETWORK_SERVICE}: is for croftd itself, with a folder");
+        return ExitCode::FAILURE;
+    };
+    match croftd_network::service::run(Path::new(&state)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("croftd {NETWORK_SERVICE}: {error}");
             ExitCode::FAILURE
         }
     }
