@@ -10,6 +10,9 @@ use croft_harness::{build, process};
 /// How long croftd may take to answer.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
 
+/// The control group of the demo's croftd.
+const GROUP: &str = "croft-demo-daemon";
+
 /// Packing a Debian root filesystem.
 const PACK_LIMIT: Duration = Duration::from_secs(120);
 
@@ -36,20 +39,13 @@ pub fn show(croft_oci: &Path, rootfs: &Path) -> Result<()> {
     demo.run(&["image", "import", &archive.display().to_string(), "debian:12"])?;
     demo.run(&["image", "ls"])?;
     let script = "echo I am $(id -un) on $(hostname), and root here is $(awk '{print $2}' /proc/self/uid_map) on the host";
-    demo.run(&["run", "--rm", "--hostname", "croft-demo", "debian:12", "sh", "-c", script])?;
+    // The machine's own network is left as it is.
+    let run = |options: &[&str], script: &str| {
+        demo.run(&[&["run", "--network", "none"], options, &["debian:12", "sh", "-c", script]].concat())
+    };
+    run(&["--rm", "--hostname", "croft-demo"], script)?;
     let counts = "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.2; done";
-    demo.run(&[
-        "run",
-        "--detach",
-        "--name",
-        "croft-demo",
-        "--memory",
-        "64m",
-        "debian:12",
-        "sh",
-        "-c",
-        counts,
-    ])?;
+    run(&["--detach", "--name", "croft-demo", "--memory", "64m"], counts)?;
     demo.run(&["ps"])?;
     println!("\n== croftd is killed with SIGKILL, and started again");
     demo.kill()?;
@@ -82,7 +78,7 @@ impl Demo {
         let [croftd, shim, _, runtime] = &self.programs;
         let mut command = Command::new(croftd);
         command.arg("--root").arg(self.root.join("lib")).arg("--state").arg(&self.state);
-        command.arg("--host-state").arg("/run/croft-host").args(["--cgroup", "croft-demo-daemon"]);
+        command.arg("--host-state").arg("/run/croft-host").args(["--cgroup", GROUP]);
         command.arg("--runtime").arg(runtime).arg("--shim").arg(shim).stdin(Stdio::null());
         let log = std::fs::File::create(self.root.join("croftd.log"))?;
         command.stdout(log.try_clone()?).stderr(log);
@@ -129,6 +125,11 @@ impl Drop for Demo {
         if let Some(mut daemon) = self.daemon.take() {
             let _ = Command::new("kill").arg(daemon.id().to_string()).status();
             let _ = process::wait(&mut daemon, BEGIN_LIMIT);
+        }
+        // The group that its containers' groups were in is croftd's to keep, but not the demo's.
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        for hierarchy in hierarchies.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]) {
+            let _ = std::fs::remove_dir(hierarchy.join(GROUP));
         }
     }
 }
