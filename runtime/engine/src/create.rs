@@ -183,16 +183,15 @@ fn make(
     let birth = Birth { gate: Some(gate), state: state(0, Status::Creating), preserve: options.preserve_fds };
     let guard = KillOnDrop::new(spawn(plan, world, birth)?);
     let spawned = guard.get();
+    let pid = spawned.child.pid;
+    record.process = Some(process_record(world, pid)?);
     if record.groups.v2.is_none() {
         // Without a group nothing else leads delete to the process of a runtime that was killed. A process that is not
         // recorded yet ends by itself, when nobody answers it.
-        record.process = Some(process_record(world, spawned.child.pid)?.1);
         dir.save(&record)?;
     }
-    let pid = spawned.child.pid;
     // All this while init makes its mounts.
     spawned.begin(plan, world)?;
-    record.process = Some(process_record(world, pid)?.1);
     record.complete = true;
     let ready = dir.prepare(&record)?;
     let received = spawned.shake_hands(plan, world, &state)?;
@@ -213,10 +212,10 @@ fn make(
     Ok(Created { child, record, dir, spec, opener, terminal, warnings })
 }
 
-/// What is recorded of a process, and its state letter.
-fn process_record(world: &World, pid: i32) -> Result<(char, ProcessRecord)> {
+/// What is recorded of a process.
+fn process_record(world: &World, pid: i32) -> Result<ProcessRecord> {
     let stat = world.proc.stat(pid).on(|| "read the container's process".into())?;
-    Ok((stat.state, ProcessRecord { pid, start_time: stat.start_time }))
+    Ok(ProcessRecord { pid, start_time: stat.start_time })
 }
 
 /// Refuses groups that have processes.

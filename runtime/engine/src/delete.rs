@@ -59,7 +59,7 @@ fn remove_unrecorded(root: &StateRoot, id: &str, why: String) -> Result<Vec<Erro
 /// What would be recorded if a container with this configuration were created now.
 fn recorded_by_config(root: &StateRoot, id: &str, bytes: &[u8]) -> Option<Record> {
     let spec = Spec::parse(bytes).ok()?;
-    let facts = crate::facts::gather(&Proc::open().ok()?).ok()?;
+    let facts = crate::facts::of_this_host().ok()?;
     // `slice:prefix:name` is systemd's form. Without a path this takes the usual driver.
     let of_systemd = spec.linux.cgroups_path.as_ref().is_some_and(|p| p.matches(':').count() == 2);
     let request = Request {

@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::Parser;
+use croft_engine::program::CLONING;
 
 use args::Cli;
 
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether `word`, as the command, makes a process that a container can look at. As anything else it costs a needless seal.
+/// Whether `word`, as the command, makes a process that a container can look at.
 fn clones(word: &OsStr) -> bool {
-    ["create", "run", "exec"].iter().any(|command| word == *command)
+    CLONING.iter().any(|command| word == *command)
 }

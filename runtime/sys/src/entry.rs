@@ -10,8 +10,7 @@
 
 use core::arch::{asm, naked_asm};
 
-/// The commands that make a process which a container can look at. As any other argument the word costs a needless seal.
-const CLONING: [&[u8]; 3] = [b"create", b"run", b"exec"];
+use crate::exec::{CLONING, SEAL};
 
 /// The program's first instruction: seals it, or goes on to the C library's own beginning with all registers as they were.
 ///
@@ -71,12 +70,8 @@ unsafe extern "C" fn begin(stack: *const usize) {
         if sealed < 0 {
             return;
         }
-        let attributes = libc::mount_attr {
-            attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
-            attr_clr: 0,
-            propagation: libc::MS_PRIVATE,
-            userns_fd: 0,
-        };
+        let attributes =
+            libc::mount_attr { attr_set: SEAL, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
         let (sealed, here, empty) = (sealed as usize, c"".as_ptr() as usize, libc::AT_EMPTY_PATH as usize);
         let size = size_of::<libc::mount_attr>();
         let set = [sealed, here, empty, &raw const attributes as usize, size];
@@ -91,7 +86,8 @@ unsafe extern "C" fn begin(stack: *const usize) {
 ///
 /// # Safety
 /// `word` ends in a NUL.
-unsafe fn is(word: *const u8, wanted: &[u8]) -> bool {
+unsafe fn is(word: *const u8, wanted: &str) -> bool {
+    let wanted = wanted.as_bytes();
     let mut n = 0;
     // SAFETY: no byte after the first one that differs from `wanted` is read, and a NUL differs from all of them.
     unsafe {
@@ -134,7 +130,7 @@ mod tests {
     fn a_word_is_compared_whole() {
         for (word, same) in [(c"run", true), (c"ru", false), (c"runs", false), (c"", false)] {
             // SAFETY: a C string.
-            assert_eq!(unsafe { is(word.as_ptr().cast(), b"run") }, same, "{word:?}");
+            assert_eq!(unsafe { is(word.as_ptr().cast(), "run") }, same, "{word:?}");
         }
     }
 

@@ -10,6 +10,13 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use crate::error::{Call, Error, Result};
 use crate::mount::{self, Attributes, Depth};
 
+/// The commands of croft-oci that make a process which a container can look at: for them it is sealed. As any other argument the word
+/// costs a needless seal.
+pub const CLONING: [&str; 3] = ["create", "run", "exec"];
+
+/// What the mount of a sealed program is.
+pub(crate) const SEAL: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+
 /// Runs the program `path` in place of the caller; returns only on failure.
 pub fn execve(path: &Path, args: &[CString], env: &[CString]) -> Result<Infallible> {
     let path = c_path(path)?;
@@ -122,11 +129,7 @@ pub fn seal_copy() -> Result<OwnedFd> {
 /// by an exec, can be reached, changed and reopened for writing by nobody (CVE-2019-5736).
 pub fn seal(program: BorrowedFd<'_>) -> Result<OwnedFd> {
     let sealed = mount::open_tree(program, Path::new(""), Depth::One)?;
-    let attributes = Attributes {
-        set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
-        propagation: libc::MS_PRIVATE,
-        ..Default::default()
-    };
+    let attributes = Attributes { set: SEAL, propagation: libc::MS_PRIVATE, ..Default::default() };
     mount::set_attributes(sealed.as_fd(), Depth::One, attributes)?;
     Ok(sealed)
 }
