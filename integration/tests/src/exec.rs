@@ -19,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub const SUBJECT: Subject = Subject {
     name: "exec",
     on_runc: &[
+        ("process_from_a_file", OnRunc::Races("runc's init and its exec both set RLIMIT_NOFILE (runc 4195)")),
         ("changes_to_the_containers_process", OnRunc::Fails("runc refuses -e and --env in one command line")),
         (
             "subgroup",
