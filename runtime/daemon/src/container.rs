@@ -83,6 +83,11 @@ impl Handle {
         self.view.borrow().clone()
     }
 
+    /// Whether this is its name.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.view.borrow().record.name == name
+    }
+
     /// Whether it has been removed: nobody is left to be told anything.
     pub fn is_gone(&self) -> bool {
         self.mailbox.is_closed()
@@ -155,24 +160,19 @@ impl Container {
                     let _ = answer.send(done);
                 }
                 Command::Stop(signal, answer) => {
-                    let done = self.stop(signal).await;
-                    let _ = answer.send(done);
+                    let _ = answer.send(self.stop(signal).await);
                 }
                 Command::Kill(signal, answer) => {
-                    let done = self.signal(signal).await;
-                    let _ = answer.send(done);
+                    let _ = answer.send(self.signal(signal).await);
                 }
                 Command::Pause(answer) => {
-                    let done = self.freeze(State::Running, "pause", State::Paused).await;
-                    let _ = answer.send(done);
+                    let _ = answer.send(self.freeze(State::Running, "pause", State::Paused).await);
                 }
                 Command::Resume(answer) => {
-                    let done = self.freeze(State::Paused, "resume", State::Running).await;
-                    let _ = answer.send(done);
+                    let _ = answer.send(self.freeze(State::Paused, "resume", State::Running).await);
                 }
                 Command::Rename(name, answer) => {
-                    let done = self.rename(name);
-                    let _ = answer.send(done);
+                    let _ = answer.send(self.rename(name));
                 }
                 Command::Remove(force, answer) => {
                     let done = self.remove(force).await;
@@ -329,11 +329,9 @@ impl Container {
 
     fn rename(&self, name: String) -> Result<(), Problem> {
         let before = self.record().name;
-        let mut record = self.record();
-        record.name = name;
-        self.shared.records.rename(&record)?;
-        self.shared.happened("rename", &record.name, Some(before));
-        self.view.send_modify(|view| view.record = record);
+        self.change(|record| record.name.clone_from(&name))
+            .map_err(|problem| Problem { title: format!("rename to {name}"), ..problem })?;
+        self.shared.happened("rename", &name, Some(before));
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use croftd_network::addresses;
 use croftd_network::{Files, Networks, Settings, Wish};
 
 use crate::args::Args;
-use crate::container::{self, Command, Handle};
+use crate::container::{self, Command, Handle, View};
 use crate::ids::{Ids, Range};
 use crate::records::{Phase, Record, Records, Wanted};
 use crate::roots::Roots;
@@ -395,13 +395,9 @@ impl Daemon {
         self.containers.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The containers that have not been removed.
-    fn there(&self) -> HashMap<String, Handle> {
-        self.read()
-            .iter()
-            .filter(|(_, handle)| !handle.is_gone())
-            .map(|(id, handle)| (id.clone(), handle.clone()))
-            .collect()
+    /// What the containers are that have not been removed.
+    fn views(&self) -> Vec<View> {
+        self.read().values().filter(|handle| !handle.is_gone()).map(Handle::view).collect()
     }
 
     /// What all containers share.
@@ -419,12 +415,13 @@ impl Daemon {
     /// # Errors
     /// When there is none, or more than one.
     pub fn find(&self, name: &str) -> Result<Handle, Problem> {
-        let containers = self.there();
-        let by_name = containers.values().find(|handle| handle.view().record.name == name);
-        if let Some(handle) = by_name.or_else(|| containers.get(name)) {
+        let containers = self.read();
+        let there = || containers.iter().filter(|(_, handle)| !handle.is_gone());
+        let named = there().find(|(_, handle)| handle.is_called(name));
+        if let Some((_, handle)) = named.or_else(|| there().find(|(id, _)| *id == name)) {
             return Ok(handle.clone());
         }
-        let mut beginning = containers.iter().filter(|(id, _)| !name.is_empty() && id.starts_with(name));
+        let mut beginning = there().filter(|(id, _)| !name.is_empty() && id.starts_with(name));
         match (beginning.next(), beginning.next()) {
             (Some((_, handle)), None) => Ok(handle.clone()),
             (Some(_), Some(_)) => Err(Problem::new(
@@ -433,8 +430,7 @@ impl Daemon {
                 "the ids of several containers begin so",
             )),
             (None, _) => {
-                let known: Vec<String> =
-                    containers.values().map(|handle| handle.view().record.name).collect();
+                let known: Vec<String> = there().map(|(_, handle)| handle.view().record.name).collect();
                 let problem =
                     Problem::new(Kind::NotFound, format!("find {name}"), "no container is called so");
                 Err(match names::nearest(name, known.iter().map(String::as_str)) {
@@ -447,7 +443,7 @@ impl Daemon {
 
     /// Every container, in the order of their creation.
     pub fn list(&self) -> Vec<Container> {
-        let mut all: Vec<Container> = self.there().values().map(|handle| shown(&handle.view())).collect();
+        let mut all: Vec<Container> = self.views().into_iter().map(shown).collect();
         all.sort_by(|a, b| a.created.cmp(&b.created));
         all
     }
@@ -572,20 +568,20 @@ async fn mend_networks(shared: Arc<Shared>) {
 }
 
 /// A container as the API shows it.
-pub fn shown(view: &container::View) -> Container {
-    let record = &view.record;
+pub fn shown(view: View) -> Container {
+    let View { record, state, pid } = view;
     Container {
-        id: record.id.clone(),
-        name: record.name.clone(),
-        state: view.state,
-        pid: view.pid,
-        exit: record.exit.clone(),
-        created: record.created.clone(),
-        started: record.started.clone(),
-        image_id: record.image_id.clone(),
+        id: record.id,
+        name: record.name,
+        state,
+        pid,
+        exit: record.exit,
+        created: record.created,
+        started: record.started,
+        image_id: record.image_id,
         ids: record.ids,
         addresses: Vec::new(),
         restarts: record.restarts,
-        config: record.config.clone(),
+        config: record.config,
     }
 }

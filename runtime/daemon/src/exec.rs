@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::daemon::Shared;
 use crate::supervise::problem;
-use crate::{clock, names, users};
+use crate::{clock, names, spec, users};
 
 /// Bytes of output that a process may be ahead of who is attached.
 const RING: u32 = 64 << 10;
@@ -63,23 +63,11 @@ fn process(bundle: &Path, asked: &Exec) -> Result<Value, String> {
     }
     if let Some(user) = &asked.user {
         let rootfs = config["root"]["path"].as_str().unwrap_or_default();
-        let user = users::find(Path::new(rootfs), user)?;
-        if user.uid != 0 {
-            process["capabilities"]["permitted"] = json!([]);
-            process["capabilities"]["effective"] = json!([]);
-        }
-        process["user"] =
-            json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.additional, "umask": 0o022});
+        spec::run_as(&mut process, &users::find(Path::new(rootfs), user)?);
     }
-    let mut env: Vec<String> = serde_json::from_value(process["env"].clone()).map_err(|e| e.to_string())?;
-    let terminal = asked.terminal.then(|| "TERM=xterm".to_owned());
-    for variable in terminal.iter().chain(&asked.env) {
-        let (name, _) =
-            variable.split_once('=').ok_or_else(|| format!("{variable:?} is no environment variable"))?;
-        env.retain(|other| other.split_once('=').is_none_or(|(other, _)| other != name));
-        env.push(variable.clone());
-    }
-    process["env"] = json!(env);
+    let env: Vec<String> = serde_json::from_value(process["env"].clone()).map_err(|e| e.to_string())?;
+    let variables = spec::terminal_type(asked.terminal).into_iter().chain(asked.env.iter().cloned());
+    process["env"] = json!(spec::set_variables(env, variables).map_err(|e| e.to_string())?);
     Ok(process)
 }
 
@@ -212,8 +200,8 @@ mod tests {
     fn a_further_process_is_like_the_first_but_for_what_is_asked() {
         let bundle = tempfile::tempdir().unwrap();
         let config = json!({"root": {"path": "/none"}, "process": {
-            "args": ["web"], "cwd": "/srv", "env": ["A=1", "PATH=/bin"], "user": {"uid": 0, "gid": 0},
-            "capabilities": {"bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]}}});
+            "args": ["web"], "cwd": "/srv", "env": ["A=1", "PATH=/bin"], "user": {"uid": 7, "gid": 7},
+            "capabilities": {"bounding": ["CAP_CHOWN"], "effective": [], "permitted": []}}});
         std::fs::write(bundle.path().join("config.json"), config.to_string()).unwrap();
         let asked = Exec {
             command: vec!["sh".into()],
@@ -227,6 +215,12 @@ mod tests {
         assert_eq!(made["env"], json!(["PATH=/bin", "TERM=xterm", "A=2"]));
         assert_eq!((&made["cwd"], &made["user"]["uid"]), (&json!("/srv"), &json!(5)));
         assert_eq!(made["capabilities"]["effective"], json!([]));
+        let root = process(bundle.path(), &Exec { user: Some("0".into()), ..asked }).unwrap();
+        assert_eq!(
+            root["capabilities"]["effective"],
+            json!(["CAP_CHOWN"]),
+            "also where the container's is not root"
+        );
         assert!(process(bundle.path(), &Exec::default()).is_err());
     }
 

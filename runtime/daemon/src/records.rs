@@ -81,6 +81,16 @@ fn failed(what: &str) -> impl Fn(rusqlite::Error) -> Problem {
     move |e| Problem::new(Kind::Internal, what, format!("the database: {e}"))
 }
 
+/// As [`failed`], where a name may be taken.
+fn refused(what: &str) -> impl Fn(rusqlite::Error) -> Problem {
+    move |e| match e.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => {
+            Problem::new(Kind::Conflict, what, "a container of that name is there")
+        }
+        _ => failed(what)(e),
+    }
+}
+
 impl Records {
     /// Opens the database at `path`, made or brought up to date.
     ///
@@ -123,49 +133,25 @@ impl Records {
             "INSERT INTO containers (id, name, record) VALUES (?, ?, ?)",
             params![record.id, record.name, text],
         );
-        match done {
-            Ok(_) => Ok(()),
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                let problem = Problem::new(Kind::Conflict, title, "a container of that name is there");
-                Err(problem.hint(format!("croft rm {}, or take another --name", record.name)))
+        done.map(drop).map_err(|e| match refused(&title)(e) {
+            problem if problem.kind == Kind::Conflict => {
+                problem.hint(format!("croft rm {}, or take another --name", record.name))
             }
-            Err(e) => Err(failed(&title)(e)),
-        }
+            other => other,
+        })
     }
 
     /// Keeps what has changed of a container.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// [`Kind::Conflict`] when it has a new name, and that is taken; when it cannot be written.
     pub fn update(&self, record: &Record) -> Result<(), Problem> {
-        let text = text(record)?;
-        self.lock()
-            .execute(
-                "UPDATE containers SET name = ?2, record = ?3 WHERE id = ?1",
-                params![record.id, record.name, text],
-            )
-            .map(drop)
-            .map_err(failed("keep a container's record"))
-    }
-
-    /// Keeps a container's new name.
-    ///
-    /// # Errors
-    /// [`Kind::Conflict`] when it is taken.
-    pub fn rename(&self, record: &Record) -> Result<(), Problem> {
-        let title = format!("rename to {}", record.name);
         let text = text(record)?;
         let done = self.lock().execute(
             "UPDATE containers SET name = ?2, record = ?3 WHERE id = ?1",
             params![record.id, record.name, text],
         );
-        match done {
-            Ok(_) => Ok(()),
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                Err(Problem::new(Kind::Conflict, title, "a container of that name is there"))
-            }
-            Err(e) => Err(failed(&title)(e)),
-        }
+        done.map(drop).map_err(refused(&format!("keep {}", record.name)))
     }
 
     /// Forgets a container.

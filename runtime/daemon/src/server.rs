@@ -67,7 +67,11 @@ pub fn router(daemon: Arc<Daemon>, administrators: Administrators) -> Router {
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let credentials = stream.io().peer_cred();
-        Peer(credentials.ok().map(|c| Caller { uid: c.uid(), groups: groups(c.gid(), c.pid()) }))
+        Peer(credentials.ok().map(|c| {
+            // Root's groups decide nothing.
+            let groups = if c.uid() == 0 { Vec::new() } else { groups(c.gid(), c.pid()) };
+            Caller { uid: c.uid(), groups }
+        }))
     }
 }
 
@@ -290,7 +294,7 @@ async fn create(
 #[utoipa::path(get, path = "/v1/containers/{name}", params(("name" = String, Path)),
     responses((status = 200, body = wire::Container), (status = 404, body = Problem)))]
 async fn inspect(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> Answer<wire::Container> {
-    Ok(Json(shown(&daemon.find(&name)?.view())))
+    Ok(Json(shown(daemon.find(&name)?.view())))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -338,8 +342,10 @@ async fn stop(
 async fn stop_it(daemon: &Daemon, name: &str, timeout: Option<u32>) -> Result<(), Problem> {
     let handle = daemon.find(name)?;
     let record = handle.view().record;
-    let image = daemon.shared().roots.image(&record.image_id).ok();
-    let asked = record.config.stop_signal.clone().or(image.and_then(|image| image.stop_signal));
+    let asked = match &record.config.stop_signal {
+        Some(asked) => Some(asked.clone()),
+        None => daemon.shared().roots.image(&record.image_id).ok().and_then(|image| image.stop_signal),
+    };
     let signal = asked.map_or(Ok(signals::TERM), |name| signals::number(&name))?;
     handle.ask(|answer| Command::Stop(signal, answer)).await?;
     if !matches!(handle.view().state, Doing::Running | Doing::Paused) {

@@ -101,19 +101,18 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// For what no container can have.
 pub fn config_json(config: &Config, image: &ImageDefaults, found: &Found<'_>) -> Result<Value, Invalid> {
     let capabilities = capabilities(config)?;
-    let named: Vec<String> = capabilities.iter().map(|name| format!("CAP_{name}")).collect();
-    let sets = if found.user.uid == 0 { named.clone() } else { Vec::new() };
+    let bounding: Vec<String> = capabilities.iter().map(|name| format!("CAP_{name}")).collect();
     let host_network = config.network == NetworkMode::Host;
-    let process = json!({
+    let mut process = json!({
         "terminal": config.terminal,
-        "user": {"uid": found.user.uid, "gid": found.user.gid, "additionalGids": found.user.additional, "umask": 0o022},
         "args": args(config, image)?,
         "env": env(config, image, found.hostname)?,
         "cwd": workdir(config, image)?,
-        "capabilities": {"bounding": named, "permitted": sets, "effective": sets},
+        "capabilities": {"bounding": bounding},
         "noNewPrivileges": false,
         "oomScoreAdj": 0,
     });
+    run_as(&mut process, &found.user);
     let mut linux = json!({
         "cgroupsPath": found.cgroup,
         "namespaces": namespaces(host_network, found),
@@ -151,13 +150,35 @@ fn args(config: &Config, image: &ImageDefaults) -> Result<Vec<String>, Invalid> 
     if args.is_empty() { Err(Invalid::NoCommand) } else { Ok(args) }
 }
 
+/// Makes `process` one of `user`: root has all that its bounding set allows, others have nothing.
+pub fn run_as(process: &mut Value, user: &User) {
+    process["user"] =
+        json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.additional, "umask": 0o022});
+    let set = if user.uid == 0 { process["capabilities"]["bounding"].clone() } else { json!([]) };
+    process["capabilities"]["permitted"] = set.clone();
+    process["capabilities"]["effective"] = set;
+}
+
 fn env(config: &Config, image: &ImageDefaults, hostname: &str) -> Result<Vec<String>, Invalid> {
-    let mut env: Vec<String> = Vec::new();
     let own = [format!("HOSTNAME={hostname}"), PATH.to_owned()];
-    let terminal = config.terminal.then(|| "TERM=xterm".to_owned());
-    for variable in
-        own.into_iter().chain(terminal).chain(image.env.iter().cloned()).chain(config.env.iter().cloned())
-    {
+    let asked = image.env.iter().chain(&config.env).cloned();
+    set_variables(Vec::new(), own.into_iter().chain(terminal_type(config.terminal)).chain(asked))
+}
+
+/// What a process with a terminal has in its environment for it.
+pub fn terminal_type(terminal: bool) -> Option<String> {
+    terminal.then(|| "TERM=xterm".to_owned())
+}
+
+/// `env` with `variables` in place of those of the same names.
+///
+/// # Errors
+/// [`Invalid::Variable`].
+pub fn set_variables(
+    mut env: Vec<String>,
+    variables: impl IntoIterator<Item = String>,
+) -> Result<Vec<String>, Invalid> {
+    for variable in variables {
         let name = match variable.split_once('=') {
             Some((name, _)) if !name.is_empty() && !variable.contains('\0') => name.to_owned() + "=",
             _ => return Err(Invalid::Variable(variable)),

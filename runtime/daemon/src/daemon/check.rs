@@ -1,6 +1,6 @@
 //! What is there that no record accounts for, and what records account for that is not there.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 
 use croft_api::container::State;
@@ -9,7 +9,7 @@ use croft_api::system::Finding;
 use croftd_network::Left;
 
 use super::Daemon;
-use crate::container;
+use crate::container::View;
 use crate::records::Phase;
 
 impl Daemon {
@@ -19,11 +19,11 @@ impl Daemon {
     /// When it cannot be looked at.
     pub fn check(&self) -> Result<Vec<Finding>, Problem> {
         let records = self.shared.records.all()?;
-        let views: HashMap<String, container::View> =
-            self.there().iter().map(|(id, handle)| (id.clone(), handle.view())).collect();
+        let runs = |view: &View| matches!(view.state, State::Running | State::Paused);
+        let running: HashSet<String> =
+            self.views().into_iter().filter(runs).map(|view| view.record.id).collect();
         let known = |id: &str| records.iter().any(|record| record.id == id);
-        let live =
-            |id: &str| views.get(id).is_some_and(|view| matches!(view.state, State::Running | State::Paused));
+        let live = |id: &str| running.contains(id);
         let mut found = Vec::new();
         let mut find = |what: &str, name: String, why: &str| {
             found.push(Finding { what: what.to_owned(), name, why: why.to_owned() });
