@@ -1,0 +1,167 @@
+//! The API: paths, what they carry, and how answers look. What is asked becomes a call of [`Daemon`].
+
+mod containers;
+mod images;
+mod lines;
+mod streams;
+mod system;
+
+use std::sync::Arc;
+
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use croft_api::container::LogLine;
+use croft_api::event::Event;
+use croft_api::image::Progress;
+use croft_api::problem::{Kind, Problem};
+use serde::de::DeserializeOwned;
+use tokio::net::UnixListener;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::access::{self, Administrators, Caller};
+use crate::daemon::Daemon;
+
+/// Everything that can be asked, below the version, and what says so.
+fn parts() -> OpenApiRouter<Arc<Daemon>> {
+    OpenApiRouter::new()
+        .merge(system::router())
+        .merge(containers::router())
+        .merge(streams::router())
+        .merge(images::router())
+}
+
+/// The API.
+pub fn router(daemon: Arc<Daemon>, administrators: Administrators) -> Router {
+    let v1 = Router::from(parts())
+        .route("/openapi.json", get(openapi))
+        .fallback(nothing)
+        .layer(middleware::from_fn_with_state(administrators, admit))
+        .with_state(daemon);
+    Router::new().nest(&format!("/{}", croft_api::VERSION), v1).fallback(nothing)
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let credentials = stream.io().peer_cred();
+        Peer(credentials.ok().map(|c| {
+            // Root's groups decide nothing.
+            let groups = if c.uid() == 0 { Vec::new() } else { groups(c.gid(), c.pid()) };
+            Caller { uid: c.uid(), groups }
+        }))
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer(Option<Caller>);
+
+/// The groups of the process that connected. Its number is only good for that as long as it waits for its answer.
+fn groups(own: u32, pid: Option<i32>) -> Vec<u32> {
+    let status =
+        pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    std::iter::once(own).chain(line.split_whitespace().filter_map(|group| group.parse().ok())).collect()
+}
+
+async fn admit(
+    State(administrators): State<Administrators>,
+    ConnectInfo(Peer(caller)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let unknown = || Problem::new(Kind::Forbidden, "ask croftd", "the kernel does not say who asks");
+    access::check(&caller.ok_or_else(unknown)?, administrators)?;
+    Ok(next.run(request).await)
+}
+
+/// A problem as an answer.
+#[derive(Debug)]
+pub struct Refusal(Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Refusal(problem)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let text = serde_json::to_vec(&self.0).unwrap_or_default();
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response()
+    }
+}
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+/// A body, refused as a problem when it is not what it should be.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let title = format!("{} {}", request.method(), request.uri().path());
+        let read: Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
+        let Json(value) = read.map_err(|e| Problem::new(Kind::Invalid, title, e.body_text()))?;
+        Ok(Body(value))
+    }
+}
+
+async fn nothing(request: Request) -> Refusal {
+    let title = format!("{} {}", request.method(), request.uri().path());
+    Refusal(Problem::new(Kind::NotFound, title, "croftd answers nothing there").hint("GET /v1/openapi.json"))
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "croftd",
+        description = "Containers from images, supervised.",
+        license(name = "Apache-2.0")
+    ),
+    components(schemas(Problem, LogLine, Event, Progress))
+)]
+struct Document;
+
+/// The OpenAPI document, as JSON.
+pub fn document() -> String {
+    let described = OpenApiRouter::with_openapi(Document::openapi());
+    let (_, mut document) = described.nest(&format!("/{}", croft_api::VERSION), parts()).split_for_parts();
+    // OpenAPI has no word for a parameter with slashes in it.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    let mut text = document.to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], document())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// `BLESS=1 cargo test -p croftd openapi` writes it anew.
+    #[test]
+    fn the_openapi_document_is_fresh() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+        let document = super::document();
+        assert!(document.contains("/v1/containers/{name}/start"), "the paths are in it");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&path, &document).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == document, "openapi.json is stale: BLESS=1 cargo test -p croftd openapi");
+    }
+}

@@ -1,0 +1,120 @@
+//! What processes say and hear: logs, further processes, attaching.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use croft_api::container::{self as wire, State as Doing};
+use croft_api::problem::{Kind, Problem};
+use croft_api::stream;
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::lines::ndjson;
+use super::{Answer, Body, Refusal};
+use crate::daemon::Daemon;
+use crate::logs;
+
+pub fn router() -> OpenApiRouter<Arc<Daemon>> {
+    OpenApiRouter::new()
+        .routes(routes!(show_logs))
+        .routes(routes!(exec))
+        .routes(routes!(wait_for_exec))
+        .routes(routes!(attach))
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+struct Follow {
+    /// Whether what comes is told too, until the container ends.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// A container's output so far, one JSON object a line.
+#[utoipa::path(get, path = "/containers/{name}/logs", params(("name" = String, Path), Follow),
+    responses((status = 200, body = wire::LogLine)))]
+async fn show_logs(
+    State(daemon): State<Arc<Daemon>>,
+    Path(name): Path<String>,
+    Query(Follow { follow }): Query<Follow>,
+) -> Result<Response, Refusal> {
+    let handle = daemon.find(&name)?;
+    let path = daemon.shared().folder(&handle.view().record.id).join("log.json");
+    let (lines, answer) = ndjson();
+    tokio::spawn(logs::send(path, follow.then(|| handle.watch()), lines));
+    Ok(answer)
+}
+
+/// Runs a further process in a container. It waits when nobody attaches to it, unless it is detached.
+#[utoipa::path(post, path = "/containers/{name}/exec", params(("name" = String, Path)), request_body = wire::Exec,
+    responses((status = 200, body = wire::Execed), (status = 409, body = Problem), (status = 422, body = Problem)))]
+async fn exec(
+    State(daemon): State<Arc<Daemon>>,
+    Path(name): Path<String>,
+    Body(asked): Body<wire::Exec>,
+) -> Answer<wire::Execed> {
+    let view = daemon.find(&name)?.view();
+    let title = format!("exec in {}", view.record.name);
+    if view.state != Doing::Running {
+        let why = format!("it is {}", crate::container::word(view.state));
+        return Err(Problem::new(Kind::WrongState, title, why).into());
+    }
+    let exec = crate::exec::start(daemon.shared(), &view.record.id, &title, &asked).await?;
+    Ok(Json(wire::Execed { exec }))
+}
+
+/// Waits for the end of a further process, and forgets it then.
+#[utoipa::path(post, path = "/containers/{name}/exec/{exec}/wait",
+    params(("name" = String, Path), ("exec" = String, Path)),
+    responses((status = 200, body = wire::Exit), (status = 404, body = Problem)))]
+async fn wait_for_exec(
+    State(daemon): State<Arc<Daemon>>,
+    Path((name, exec)): Path<(String, String)>,
+) -> Answer<wire::Exit> {
+    let id = daemon.find(&name)?.view().record.id;
+    Ok(Json(crate::exec::wait(daemon.shared(), &id, exec).await?))
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+struct Where {
+    /// A further process; the container's own without it.
+    exec: Option<String>,
+    /// From where its output is wanted: `oldest`, `now`, or a byte's number. Not at all without it.
+    stdout: Option<String>,
+    /// The same for its standard error.
+    stderr: Option<String>,
+}
+
+/// Attaches to the streams of a process: the connection is upgraded to `croft-frames-1`.
+#[utoipa::path(post, path = "/containers/{name}/attach", params(("name" = String, Path), Where),
+    responses((status = 101), (status = 400, body = Problem), (status = 404, body = Problem)))]
+async fn attach(
+    State(daemon): State<Arc<Daemon>>,
+    Path(name): Path<String>,
+    Query(Where { exec, stdout, stderr }): Query<Where>,
+    mut request: Request,
+) -> Result<Response, Refusal> {
+    let view = daemon.find(&name)?.view();
+    let title = format!("attach to {}", view.record.name);
+    let wants = request.headers().get(header::UPGRADE).is_some_and(|value| value == stream::PROTOCOL);
+    if !wants {
+        let why = format!("the connection has to be upgraded to {}", stream::PROTOCOL);
+        return Err(Problem::new(Kind::Invalid, title, why).into());
+    }
+    let from = [crate::exec::from(&title, stdout)?, crate::exec::from(&title, stderr)?];
+    let streams = crate::exec::attach(daemon.shared(), &title, &view.record.id, exec, from).await?;
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let relayed = match upgraded.await {
+            Ok(client) => crate::exec::relay(streams, hyper_util::rt::TokioIo::new(client)).await,
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        // Clients go when they please.
+        relayed.unwrap_or_else(|error| tracing::debug!(%error, "an attached client has gone"));
+    });
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, stream::PROTOCOL)];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}

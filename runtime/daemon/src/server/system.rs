@@ -1,0 +1,75 @@
+//! croftd itself, its host, and what happens.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use croft_api::event::Event;
+use croft_api::system::{Finding, Info};
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::lines::{line, ndjson};
+use super::{Answer, Refusal};
+use crate::daemon::{Daemon, blocking};
+
+pub fn router() -> OpenApiRouter<Arc<Daemon>> {
+    OpenApiRouter::new().routes(routes!(info)).routes(routes!(check)).routes(routes!(events))
+}
+
+/// What croftd says of itself.
+#[utoipa::path(get, path = "/system/info", responses((status = 200, body = Info)))]
+async fn info(State(daemon): State<Arc<Daemon>>) -> Json<Info> {
+    Json(daemon.info())
+}
+
+/// What no record accounts for.
+#[utoipa::path(get, path = "/system/check", responses((status = 200, body = Vec<Finding>)))]
+async fn check(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Finding>> {
+    Ok(Json(blocking(move || daemon.check()).await?))
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+struct Since {
+    /// The number of the last event that is known; without it only what comes is told.
+    since: Option<u64>,
+    /// Whether what comes is told too.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// Events, one JSON object a line.
+#[utoipa::path(get, path = "/events", params(Since), responses((status = 200, body = Event)))]
+async fn events(State(daemon): State<Arc<Daemon>>, Query(asked): Query<Since>) -> Result<Response, Refusal> {
+    let mut newest = daemon.events();
+    let mut known = match asked.since {
+        Some(since) => since,
+        None => *newest.borrow_and_update(),
+    };
+    let (lines, answer) = ndjson();
+    tokio::spawn(async move {
+        loop {
+            let now = *newest.borrow_and_update();
+            while known < now {
+                let Ok(some) = daemon.shared().records.events(known, 256) else { return };
+                let Some(last) = some.last() else { break };
+                known = last.id;
+                for event in &some {
+                    if lines.send(line(event)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            if !asked.follow {
+                return;
+            }
+            tokio::select! {
+                changed = newest.changed() => if changed.is_err() { return },
+                () = lines.closed() => return,
+            }
+        }
+    });
+    Ok(answer)
+}
