@@ -5,6 +5,7 @@ pub mod build;
 pub mod bundle;
 pub mod cache;
 pub mod config;
+pub mod croft;
 pub mod debian;
 pub mod facility;
 pub mod host;
@@ -18,6 +19,7 @@ pub mod sweep;
 pub mod terminal;
 
 pub use bundle::Bundle;
+pub use croft::Croft;
 pub use facility::Facility;
 pub use host::{Host, RuntimeKind};
 pub use process::Output;

@@ -34,8 +34,18 @@ pub struct Subject {
     pub name: &'static str,
     /// Its tests.
     pub tests: &'static [Test],
-    /// Tests of this subject, by name, for which runc differs.
+    /// Tests of this subject, by name, for which runc differs; `*` is all that are not named.
     pub on_runc: &'static [(&'static str, OnRunc)],
+}
+
+/// The name in [`Subject::on_runc`] that stands for all that have no mark of their own.
+const ALL_OTHERS: &str = "*";
+
+impl Subject {
+    fn mark(&self, test: &Test) -> Option<OnRunc> {
+        let of = |wanted: &str| self.on_runc.iter().find(|(name, _)| *name == wanted).map(|(_, mark)| *mark);
+        of(test.name).or_else(|| of(ALL_OTHERS))
+    }
 }
 
 /// How a test fares on runc. The text is for the reader: why croft is right.
@@ -103,7 +113,7 @@ type Count = Arc<Mutex<BTreeMap<String, usize>>>;
 fn trial(subject: &'static Subject, test: &'static Test, host: &Arc<Host>, ignored: &Count) -> Trial {
     let (host, ignored) = (Arc::clone(host), Arc::clone(ignored));
     Trial::ignorable_test(format!("{}::{}", subject.name, test.name), move || {
-        let mark = subject.on_runc.iter().find(|(name, _)| *name == test.name).map(|(_, mark)| *mark);
+        let mark = subject.mark(test);
         if let Some(reason) = reason_to_ignore(test, mark, &host) {
             *ignored
                 .lock()
@@ -164,7 +174,7 @@ fn reap() {
 fn check_marks(subjects: &[Subject]) -> Result<()> {
     for subject in subjects {
         for (name, _) in subject.on_runc {
-            if !subject.tests.iter().any(|test| test.name == *name) {
+            if *name != ALL_OTHERS && !subject.tests.iter().any(|test| test.name == *name) {
                 bail!("{}: a mark for {name}, which is no test of it", subject.name);
             }
         }
@@ -223,6 +233,14 @@ mod tests {
         assert!(judge(Ok(()), mark, &host(RuntimeKind::Runc)).is_err());
         assert!(judge(Err(anyhow::anyhow!("x")), mark, &host(RuntimeKind::Runc)).is_ok());
         assert!(judge(Err(anyhow::anyhow!("x")), mark, &host(RuntimeKind::CroftOci)).is_err());
+    }
+
+    #[test]
+    fn a_mark_of_its_own_goes_before_that_for_all_others() {
+        let on_runc = &[("*", OnRunc::CroftOnly("why")), ("passes", OnRunc::Races("why"))];
+        let subject = Subject { name: "s", tests: &[], on_runc };
+        assert_eq!(subject.mark(&PASSES), Some(OnRunc::Races("why")));
+        assert_eq!(subject.mark(&Test { name: "other", ..PASSES }), Some(OnRunc::CroftOnly("why")));
     }
 
     #[test]

@@ -1,11 +1,7 @@
 //! croftd with croft-shim and croft: containers from images, and what becomes of them when croftd is killed.
-use std::path::PathBuf;
-use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use croft_harness::stage::{COMMAND_LIMIT, Daemon};
-use croft_harness::{Facility, Host, OnRunc, Output, Stage, Subject, Test, build};
-use serde_json::Value;
+use anyhow::{Result, ensure};
+use croft_harness::{Croft, Facility, Host, OnRunc, Subject, Test};
 
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
 
@@ -14,20 +10,7 @@ const NETWORKS: &[Facility] = &[Facility::Root, Facility::Packages(&["nftables",
 
 pub const SUBJECT: Subject = Subject {
     name: "daemon",
-    on_runc: &[
-        ("run_gives_output_and_status", OURS),
-        ("a_container_has_its_own_ids", OURS),
-        ("from_create_to_removal", OURS),
-        ("a_killed_croftd_finds_its_containers", OURS),
-        ("a_policy_starts_again", OURS),
-        ("volumes_keep_owners", OURS),
-        ("limits_hold", OURS),
-        ("bad_requests_leave_nothing", OURS),
-        ("events_go_on_over_a_restart", OURS),
-        ("exec_has_input_output_and_status", OURS),
-        ("terminals", OURS),
-        ("containers_reach_each_other_and_the_host", OURS),
-    ],
+    on_runc: &[("*", OURS)],
     tests: &[
         Test { name: "run_gives_output_and_status", requires: NEEDS, run: run_gives_output_and_status },
         Test { name: "a_container_has_its_own_ids", requires: NEEDS, run: a_container_has_its_own_ids },
@@ -43,83 +26,6 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "events_go_on_over_a_restart", requires: NEEDS, run: events_go_on },
     ],
 };
-
-/// A croftd of its own on a stage, with a busybox image called `box`.
-struct Croft {
-    /// Dropped first: with its namespaces end croftd, the supervisor and the containers.
-    stage: Stage,
-    daemon: Option<Daemon>,
-    croftd: PathBuf,
-    shim: PathBuf,
-    croft: PathBuf,
-}
-
-impl Croft {
-    fn new(host: &Host) -> Result<Self> {
-        let [croftd, shim, croft] = build::daemon()?;
-        let mut new = Self { stage: Stage::new(host)?, daemon: None, croftd, shim, croft };
-        new.start()?;
-        new.ok(&["image", "import", &new.path("rootfs.tar"), "box"])?;
-        Ok(new)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.stage.path(name).display().to_string()
-    }
-
-    fn start(&mut self) -> Result<()> {
-        let shim = self.shim.display().to_string();
-        let args = [
-            ("--root", self.path("lib")),
-            ("--state", "/run/croft".to_owned()),
-            ("--host-state", "/run/croft-host".to_owned()),
-            ("--runtime", self.stage.runtime().display().to_string()),
-            ("--shim", shim),
-            ("--cgroup", self.stage.name().to_owned()),
-        ];
-        let args: Vec<&str> = args.iter().flat_map(|(option, value)| [*option, value.as_str()]).collect();
-        self.daemon = Some(self.stage.start_daemon(&self.croftd.display().to_string(), &args)?);
-        Ok(())
-    }
-
-    /// What is not about networks has none: not every host that runs these tests can have one.
-    fn run(&self, args: &[&str]) -> Result<Output> {
-        let mut args = args.to_vec();
-        if matches!(args.first(), Some(&"run" | &"create")) && !args.contains(&"--network") {
-            args.splice(1..1, ["--network", "none"]);
-        }
-        self.stage.run(&self.croft.display().to_string(), &args)
-    }
-
-    fn ok(&self, args: &[&str]) -> Result<String> {
-        let output = self.run(args)?.success();
-        Ok(output.with_context(|| self.stage.daemon_log())?.stdout)
-    }
-
-    fn fails(&self, args: &[&str]) -> Result<(i32, String)> {
-        let output = self.run(args)?;
-        let code = output.code();
-        Ok((code, output.failure()?))
-    }
-
-    fn inspect(&self, name: &str) -> Result<Value> {
-        let all: Value = serde_json::from_str(&self.ok(&["inspect", name])?)?;
-        Ok(all[0].clone())
-    }
-
-    /// SIGKILL in the middle of whatever it does. The number is croftd's own, in the stage's pid namespace.
-    fn kill(&mut self) -> Result<()> {
-        let info: Value = serde_json::from_str(&self.ok(&["system", "info"])?)?;
-        let pid = info["pid"].to_string();
-        self.stage.run("kill", &["-9", &pid])?.success()?;
-        self.daemon.take().context("there is a croftd")?.ended()
-    }
-
-    fn nothing_is_left(&self) -> Result<()> {
-        ensure!(self.ok(&["ps", "--all", "--quiet"])?.is_empty(), "a container is left");
-        self.ok(&["system", "check"]).map(drop)
-    }
-}
 
 fn run_gives_output_and_status(host: &Host) -> Result<()> {
     let croft = Croft::new(host)?;
@@ -206,20 +112,6 @@ fn a_policy_starts_again(host: &Host) -> Result<()> {
     ensure!(croft.inspect("fails")?["restarts"] == 2);
     croft.ok(&["rm", "fails"])?;
     croft.nothing_is_left()
-}
-
-impl Croft {
-    /// The events, once a container has ended for the `times`th time.
-    fn run_until(&self, name: &str, times: usize) -> Result<String> {
-        let deadline = Instant::now() + COMMAND_LIMIT;
-        loop {
-            let events = self.ok(&["events", "--since", "0", "--no-follow"])?;
-            if events.matches(&format!(" exit {name} ")).count() >= times {
-                return Ok(events);
-            }
-            ensure!(Instant::now() < deadline, "{name} did not end {times} times:\n{events}");
-        }
-    }
 }
 
 fn volumes_keep_owners(host: &Host) -> Result<()> {
@@ -319,7 +211,8 @@ fn exec(host: &Host) -> Result<()> {
     let user =
         croft.ok(&["exec", "--user", "user", "--workdir", "/tmp", "web", "sh", "-c", "id -un; pwd"])?;
     ensure!(user == "user\n/tmp\n", "{user}");
-    let piped = format!("head -c 300000 /dev/zero | {} exec --interactive web wc -c", croft.croft.display());
+    let piped =
+        format!("head -c 300000 /dev/zero | {} exec --interactive web wc -c", croft.program.display());
     let counted = croft.stage.run("sh", &["-c", &piped])?.success()?.stdout;
     ensure!(counted.trim() == "300000", "{counted}");
     let much = croft.ok(&[
@@ -341,7 +234,7 @@ fn exec(host: &Host) -> Result<()> {
 
 fn terminals(host: &Host) -> Result<()> {
     let croft = Croft::new(host)?;
-    let program = croft.croft.display().to_string();
+    let program = croft.program.display().to_string();
     let args = ["run", "--rm", "--interactive", "--tty", "box", "sh"];
     let output = croft.stage.run_on_terminal(&program, &args, "tty; echo said $((6*7)); exit 5\n")?;
     ensure!(output.code() == 5, "{output}");

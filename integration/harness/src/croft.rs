@@ -1,0 +1,109 @@
+//! croftd, croft-shim and croft on a stage, as their tests use them.
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::build;
+use crate::host::Host;
+use crate::process::Output;
+use crate::stage::{COMMAND_LIMIT, Daemon, Stage};
+
+/// A croftd of its own on a stage, with a busybox image called `box`.
+#[derive(Debug)]
+pub struct Croft {
+    /// Namespaces and a folder. Dropped first: with its namespaces end croftd, the supervisor and the containers.
+    pub stage: Stage,
+    daemon: Option<Daemon>,
+    croftd: PathBuf,
+    shim: PathBuf,
+    /// The command line.
+    pub program: PathBuf,
+}
+
+impl Croft {
+    /// Starts it and imports the image.
+    pub fn new(host: &Host) -> Result<Self> {
+        let [croftd, shim, program] = build::daemon()?;
+        let mut new = Self { stage: Stage::new(host)?, daemon: None, croftd, shim, program };
+        new.start()?;
+        new.ok(&["image", "import", &new.path("rootfs.tar"), "box"])?;
+        Ok(new)
+    }
+
+    /// A path in the stage's folder.
+    pub fn path(&self, name: &str) -> String {
+        self.stage.path(name).display().to_string()
+    }
+
+    /// Starts croftd, after [`Croft::kill`].
+    pub fn start(&mut self) -> Result<()> {
+        let shim = self.shim.display().to_string();
+        let args = [
+            ("--root", self.path("lib")),
+            ("--state", "/run/croft".to_owned()),
+            ("--host-state", "/run/croft-host".to_owned()),
+            ("--runtime", self.stage.runtime().display().to_string()),
+            ("--shim", shim),
+            ("--cgroup", self.stage.name().to_owned()),
+        ];
+        let args: Vec<&str> = args.iter().flat_map(|(option, value)| [*option, value.as_str()]).collect();
+        self.daemon = Some(self.stage.start_daemon(&self.croftd.display().to_string(), &args)?);
+        Ok(())
+    }
+
+    /// Runs croft. What is not about networks has none: not every host that runs these tests can have one.
+    pub fn run(&self, args: &[&str]) -> Result<Output> {
+        let mut args = args.to_vec();
+        if matches!(args.first(), Some(&"run" | &"create")) && !args.contains(&"--network") {
+            args.splice(1..1, ["--network", "none"]);
+        }
+        self.stage.run(&self.program.display().to_string(), &args)
+    }
+
+    /// What croft prints, where it succeeds.
+    pub fn ok(&self, args: &[&str]) -> Result<String> {
+        let output = self.run(args)?.success();
+        Ok(output.with_context(|| self.stage.daemon_log())?.stdout)
+    }
+
+    /// The status and the words of a croft that fails.
+    pub fn fails(&self, args: &[&str]) -> Result<(i32, String)> {
+        let output = self.run(args)?;
+        let code = output.code();
+        Ok((code, output.failure()?))
+    }
+
+    /// All that is known of a container.
+    pub fn inspect(&self, name: &str) -> Result<Value> {
+        let all: Value = serde_json::from_str(&self.ok(&["inspect", name])?)?;
+        Ok(all[0].clone())
+    }
+
+    /// SIGKILL in the middle of whatever it does. The number is croftd's own, in the stage's pid namespace.
+    pub fn kill(&mut self) -> Result<()> {
+        let info: Value = serde_json::from_str(&self.ok(&["system", "info"])?)?;
+        let pid = info["pid"].to_string();
+        self.stage.run("kill", &["-9", &pid])?.success()?;
+        self.daemon.take().context("there is a croftd")?.ended()
+    }
+
+    /// Fails when a container is there, or anything that `croft system check` does not account for.
+    pub fn nothing_is_left(&self) -> Result<()> {
+        ensure!(self.ok(&["ps", "--all", "--quiet"])?.is_empty(), "a container is left");
+        self.ok(&["system", "check"]).map(drop)
+    }
+
+    /// The events, once a container has ended for the `times`th time.
+    pub fn run_until(&self, name: &str, times: usize) -> Result<String> {
+        let deadline = Instant::now() + COMMAND_LIMIT;
+        loop {
+            let events = self.ok(&["events", "--since", "0", "--no-follow"])?;
+            if events.matches(&format!(" exit {name} ")).count() >= times {
+                return Ok(events);
+            }
+            ensure!(Instant::now() < deadline, "{name} did not end {times} times:\n{events}");
+        }
+    }
+}
