@@ -1,8 +1,12 @@
 //! The command line, in the words that Docker's users know.
 
+mod volume;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use volume::VolumeCommand;
 
 /// Containers, made and looked after by croftd.
 #[derive(Debug, Parser)]
@@ -68,6 +72,9 @@ pub enum Command {
     /// Images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// croftd and its host
     #[command(subcommand)]
     System(SystemCommand),
@@ -140,7 +147,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
     #[arg(
-        help = "Mount a file or folder of the host: SOURCE:TARGET[:ro][:nomap]",
+        help = "Mount a volume, or a file or folder of the host: NAME:TARGET[:ro][:nocopy], /SOURCE:TARGET[:ro][:nomap], or TARGET for a volume of its own",
         short,
         long,
         value_name = "SOURCE:TARGET"
@@ -241,6 +248,9 @@ pub struct RmArgs {
     /// Kill those that run
     #[arg(short, long)]
     pub force: bool,
+    /// Remove their volumes without names too
+    #[arg(short, long)]
+    pub volumes: bool,
     /// The containers' names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub names: Vec<String>,

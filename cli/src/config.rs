@@ -144,7 +144,11 @@ fn variable(text: &str) -> Option<String> {
     std::env::var(text).ok().map(|value| format!("{text}={value}"))
 }
 
-fn pairs(option: &str, texts: &[String]) -> Result<BTreeMap<String, String>, String> {
+/// `NAME=VALUE`, each name once.
+///
+/// # Errors
+/// In words, for one without a name.
+pub fn pairs(option: &str, texts: &[String]) -> Result<BTreeMap<String, String>, String> {
     let pair = |text: &String| {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         if name.is_empty() {
@@ -158,22 +162,41 @@ fn pairs(option: &str, texts: &[String]) -> Result<BTreeMap<String, String>, Str
 
 fn volume(text: &str) -> Result<Mount, String> {
     let mut parts = text.split(':');
-    let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
-        return Err(format!("--volume {text}: SOURCE:TARGET[:ro][:nomap]"));
+    let (source, target) = match (parts.next().unwrap_or_default(), parts.next()) {
+        (target, None) if target.starts_with('/') => ("", target),
+        (_, None) => {
+            return Err(format!("--volume {text}: NAME:TARGET, /SOURCE:TARGET, or an absolute TARGET alone"));
+        }
+        ("", Some(_)) => return Err(format!("--volume {text}: there is nothing before the first colon")),
+        (source, Some(target)) => (source, target),
     };
-    let (mut read_only, mut unmapped) = (false, false);
+    let is_path = source.starts_with(['/', '.']);
+    let (mut read_only, mut unmapped, mut no_copy) = (false, false, false);
     for option in parts.flat_map(|part| part.split(',')) {
         match option {
             "ro" => read_only = true,
             "rw" => {}
-            "nomap" => unmapped = true,
-            other => return Err(format!("--volume {text}: {other:?} is none of ro, rw, nomap")),
+            "nomap" if is_path => unmapped = true,
+            "nocopy" if !is_path => no_copy = true,
+            other => {
+                let own = if is_path { "nomap" } else { "nocopy" };
+                return Err(format!("--volume {text}: {other:?} is none of ro, rw, {own}"));
+            }
         }
+    }
+    let target = target.to_owned();
+    if !is_path {
+        if source.contains('/') {
+            return Err(format!(
+                "--volume {text}: {source:?} is no name of a volume; ./{source} for a folder"
+            ));
+        }
+        return Ok(Mount::Volume { name: source.to_owned(), target, read_only, no_copy });
     }
     // What is meant is a path of this process's working folder, not of croftd's.
     let source = std::path::absolute(Path::new(source)).map_err(|e| format!("--volume {text}: {e}"))?;
     let source = source.to_str().ok_or_else(|| format!("--volume {text}: is no UTF-8"))?.to_owned();
-    Ok(Mount::Bind { source, target: target.to_owned(), read_only, unmapped })
+    Ok(Mount::Bind { source, target, read_only, unmapped })
 }
 
 fn tmpfs(text: &str) -> Result<Mount, String> {
@@ -231,7 +254,20 @@ mod tests {
         let bind = volume("/a:/b:ro,nomap").unwrap();
         let want = Mount::Bind { source: "/a".into(), target: "/b".into(), read_only: true, unmapped: true };
         assert_eq!(bind, want);
-        assert!(volume("/a").is_err() && volume("/a:/b:z").is_err());
+        let of = |name: &str, read_only, no_copy| Mount::Volume {
+            name: name.into(),
+            target: "/b".into(),
+            read_only,
+            no_copy,
+        };
+        assert_eq!(volume("data:/b"), Ok(of("data", false, false)));
+        assert_eq!(volume("data:/b:ro,nocopy"), Ok(of("data", true, true)));
+        assert_eq!(volume("/b"), Ok(of("", false, false)));
+        let here = std::env::current_dir().unwrap().join("sub").to_string_lossy().into_owned();
+        assert!(matches!(volume("./sub:/b"), Ok(Mount::Bind { source, .. }) if source == here));
+        for text in ["b", ":/b", "a/b:/c", "/a:/b:z", "data:/b:nomap", "/a:/b:nocopy"] {
+            assert!(volume(text).is_err(), "{text}");
+        }
         assert_eq!(tmpfs("/t:size=1m").unwrap(), Mount::Tmpfs { target: "/t".into(), size: Some(1 << 20) });
     }
 }

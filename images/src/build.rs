@@ -38,9 +38,8 @@ pub fn commit(
     let encoder = pack(upper.as_fd(), encoder)?;
     encoder.finish().and_then(|mut file| std::io::Write::flush(&mut file)).on_file("write", &tmp)?;
     std::io::Seek::rewind(&mut &packed).on_file("read", &tmp)?;
-    // What a container wrote has no limit but the disk: it is there already.
-    let unlimited = Limits { bytes: u64::MAX, entries: u64::MAX, ratio: u64::MAX, ..Limits::default() };
-    let staged = incoming.unpack(&packed, &unlimited, Keep::Blob)?;
+    // What a container wrote has no limit but the disk.
+    let staged = incoming.unpack(&packed, &Limits::NONE, Keep::Blob)?;
     let base: crate::manifest::Manifest = serde_json::from_slice(&store.document(&snapshot.manifest)?)
         .map_err(|e| Error::malformed("manifest", e))?;
     let mut config = crate::manifest::Config::parse(&store.document(&snapshot.config)?, base.layers.len())?;

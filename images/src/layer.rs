@@ -59,6 +59,9 @@ pub struct Limits {
 impl Limits {
     /// Up to here the ratio is not looked at: small archives of zeroes are harmless and common in tests.
     pub const RATIO_FROM: u64 = 256 << 20;
+
+    /// None but the disk: for files that are there already.
+    pub const NONE: Limits = Limits { bytes: u64::MAX, entries: u64::MAX, ratio: u64::MAX, header: 1 << 20 };
 }
 
 impl Default for Limits {

@@ -7,6 +7,7 @@ pub mod build;
 pub mod digest;
 pub mod error;
 pub mod export;
+pub mod files;
 pub mod gc;
 pub mod import;
 pub mod layer;

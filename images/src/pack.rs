@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -15,18 +15,77 @@ use croft_sys::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use croft_sys::{Errno, path};
 
 use crate::error::{Context, Error, Result};
+use crate::snapshot::IdRange;
 use crate::unpack::attributes;
 
 /// Writes the tree `root` as a layer's archive to `to`, in a fixed order.
 pub fn pack<W: Write>(root: BorrowedFd<'_>, to: W) -> Result<W> {
-    let mut archive = Archive { builder: tar::Builder::new(to), names: BTreeMap::new() };
-    let top = path::open_in_root(root, Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY);
-    archive.folder(top.map_err(|e| Error::entry(Path::new("/"), e))?, Path::new(""))?;
-    archive.builder.into_inner().on_file("write", Path::new("layer archive"))
+    write(root, Path::new(""), to, Form::Layer)
+}
+
+/// Writes the file or folder `top` as an archive to `to`, under the name `name`; empty: what is in the folder, without one.
+///
+/// No link is followed below `top`. Files are told to be those of `owners`.
+pub fn pack_files<W: Write>(top: BorrowedFd<'_>, name: &Path, to: W, owners: Owners) -> Result<W> {
+    write(top, name, to, Form::Files(owners))
+}
+
+fn write<W: Write>(top: BorrowedFd<'_>, name: &Path, to: W, form: Form) -> Result<W> {
+    let mut archive = Archive { builder: tar::Builder::new(to), form, names: BTreeMap::new() };
+    let stat = fs::fstat(top).on_file("look at", name)?;
+    if FileType::from_raw_mode(stat.st_mode).is_dir() {
+        let folder = path::open_in_root(top, Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY);
+        archive.folder(folder.map_err(|e| Error::entry(name, e))?, name)?;
+    } else {
+        archive.other(top, name)?;
+    }
+    archive.builder.into_inner().on_file("write", Path::new("archive"))
+}
+
+/// Whose the files are, by the numbers of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// Who the descriptors say.
+    Same,
+    /// Those of a container whose own ids are seen as these of the host.
+    Of(IdRange),
+}
+
+/// The owner of what belongs to nobody of a container.
+const NOBODY: u32 = 65_534;
+
+impl Owners {
+    /// The number in the container of `id`, which the host sees.
+    pub(crate) fn inside(self, id: u32) -> u32 {
+        match self {
+            Owners::Same => id,
+            Owners::Of(IdRange { start, size }) => {
+                id.checked_sub(start).filter(|id| *id < size).unwrap_or(NOBODY)
+            }
+        }
+    }
+
+    /// The number on the host of the container's `id`; none for one that it does not have.
+    pub(crate) fn outside(self, id: u32) -> Option<u32> {
+        match self {
+            Owners::Same => Some(id),
+            Owners::Of(IdRange { start, size }) => (id < size).then(|| start + id),
+        }
+    }
+}
+
+/// What an archive is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A layer: overlayfs's marks become those of an image.
+    Layer,
+    /// Files as they are.
+    Files(Owners),
 }
 
 struct Archive<W: Write> {
     builder: tar::Builder<W>,
+    form: Form,
     /// The first name of each file that has several.
     names: BTreeMap<(u64, u64), PathBuf>,
 }
@@ -41,7 +100,8 @@ impl<W: Write> Archive<W> {
             (None, &xattrs(folder.as_fd(), name)?),
             std::io::empty(),
         )?;
-        if fs::fgetxattr(&folder, "trusted.overlay.opaque", &mut [0u8; 4]).is_ok() {
+        let is_layer = self.form == Form::Layer;
+        if is_layer && fs::fgetxattr(&folder, "trusted.overlay.opaque", &mut [0u8; 4]).is_ok() {
             self.marker(&name.join(".wh..wh..opq"), &stat)?;
         }
         for entry in sorted(folder.as_fd(), name)? {
@@ -69,7 +129,7 @@ impl<W: Write> Archive<W> {
                         std::io::empty(),
                     )?;
                 }
-                FileType::CharacterDevice if stat.st_rdev == 0 => {
+                FileType::CharacterDevice if stat.st_rdev == 0 && is_layer => {
                     let mut hidden = OsString::from(".wh.");
                     hidden.push(&entry);
                     self.marker(&name.join(hidden), &stat)?;
@@ -94,6 +154,10 @@ impl<W: Write> Archive<W> {
         // Not blocking: a pipe may have taken its place.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = fs::openat(folder, entry, flags, Mode::empty()).on_file("open", name)?;
+        self.opened_file(file, name)
+    }
+
+    fn opened_file(&mut self, file: OwnedFd, name: &Path) -> Result<()> {
         let stat = fs::fstat(&file).on_file("look at", name)?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(Error::entry(name, "it changed while it was read: stop or pause the container"));
@@ -109,6 +173,29 @@ impl<W: Write> Archive<W> {
         let size = stat.st_size as u64;
         let content = File::from(file).take(size).chain(std::io::repeat(0)).take(size);
         self.entry(name, &stat, tar::EntryType::Regular, (None, &attributes), content)
+    }
+
+    /// What is no folder, from its own descriptor.
+    fn other(&mut self, place: BorrowedFd<'_>, name: &Path) -> Result<()> {
+        let stat = fs::fstat(place).on_file("look at", name)?;
+        let plain = |kind| (kind, None);
+        let (kind, link) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                // The descriptor's own link in procfs leads to the file, whatever its name has become.
+                let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                return self.opened_file(fs::open(path, flags, Mode::empty()).on_file("open", name)?, name);
+            }
+            FileType::Symlink => {
+                let target = fs::readlinkat(place, "", Vec::new()).on_file("read link", name)?;
+                (tar::EntryType::Symlink, Some(PathBuf::from(OsString::from_vec(target.into_bytes()))))
+            }
+            FileType::CharacterDevice => plain(tar::EntryType::Char),
+            FileType::BlockDevice => plain(tar::EntryType::Block),
+            FileType::Fifo => plain(tar::EntryType::Fifo),
+            _ => return Err(Error::entry(name, "a socket cannot be copied")),
+        };
+        self.entry(name, &stat, kind, (link.as_deref(), &[]), std::io::empty())
     }
 
     /// An empty file whose name means something.
@@ -129,8 +216,9 @@ impl<W: Write> Archive<W> {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(stat.st_mode & 0o7777);
-        header.set_uid(stat.st_uid.into());
-        header.set_gid(stat.st_gid.into());
+        let owners = if let Form::Files(owners) = self.form { owners } else { Owners::Same };
+        header.set_uid(owners.inside(stat.st_uid).into());
+        header.set_gid(owners.inside(stat.st_gid).into());
         header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
         header.set_size(if kind == tar::EntryType::Regular { stat.st_size as u64 } else { 0 });
         if [tar::EntryType::Char, tar::EntryType::Block].contains(&kind) {

@@ -220,15 +220,32 @@ impl Store {
         let folder = self.container(id)?;
         // Before the mount: whoever finds one finds out whose it is.
         self.write_snapshot(&folder, &snapshot)?;
-        let layers: Vec<PathBuf> = snapshot.layers.iter().rev().map(|chain| self.layer(chain)).collect();
-        let overlay =
-            Overlay { layers, data: folder.join("data"), source: self.source(id), scratch: self.tmp() };
-        let mount = overlay.make(&options)?;
+        let mount = self.overlay(&snapshot)?.make(&options)?;
         let place =
             path::open_path(croft_sys::fs::CWD, &target).map_err(|e| Error::file("open", &target, e))?;
         let kernel =
             |source| Error::Kernel { op: format!("mount snapshot {id} on {}", target.display()), source };
         mount::attach(mount.as_fd(), place.as_fd()).map_err(kernel)
+    }
+
+    /// The container's root, which is not mounted, as a mount that nobody but the caller sees and that ends with it. Ids are those on
+    /// the disk. While it is there, the root cannot be mounted.
+    pub fn view_snapshot(&self, id: &str) -> Result<OwnedFd> {
+        let _hold = self.hold()?;
+        let snapshot = self.snapshot(id)?;
+        if self.state(&snapshot)? == State::Mounted {
+            let by = "it is mounted".to_owned();
+            return Err(Error::InUse { what: format!("snapshot {id}"), by });
+        }
+        let overlay = self.overlay(&snapshot)?;
+        // Nobody opens a device through it.
+        overlay.make(&MountOptions { target: PathBuf::new(), ids: None, devices: Devices::Inert })
+    }
+
+    fn overlay(&self, snapshot: &Snapshot) -> Result<Overlay> {
+        let layers = snapshot.layers.iter().rev().map(|chain| self.layer(chain)).collect();
+        let data = self.container(&snapshot.id)?.join("data");
+        Ok(Overlay { layers, data, source: self.source(&snapshot.id), scratch: self.tmp() })
     }
 
     /// Unmounts the container's root; not mounted is fine. Who uses it still does, until they let go.

@@ -5,8 +5,8 @@ use croft_api::container::{Config, Container, Created, Exec, Execed, Exit, LogLi
 use http::Method;
 
 use super::attached::{self, Ended, Wanted};
-use super::{Failed, part};
-use crate::args::{AttachArgs, ExecArgs, Format, LogsArgs, PsArgs, RunArgs};
+use super::{Failed, part, report};
+use crate::args::{AttachArgs, ExecArgs, Format, LogsArgs, PsArgs, RmArgs, RunArgs};
 use crate::{config, output};
 
 /// The status of a container whose end nobody saw.
@@ -28,7 +28,7 @@ pub async fn run(client: &Client, args: &RunArgs) -> Result<u8, Failed> {
     if let Err(error) = client.post::<(), ()>(&format!("/containers/{name}/start"), &()).await {
         waiting.abort();
         // What could not be started is of no use to who asked for it to run.
-        let _ = client.delete(&format!("/containers/{name}?force=true")).await;
+        let _ = client.delete(&format!("/containers/{name}?force=true&volumes=true")).await;
         return Err(error.into());
     }
     if args.detach {
@@ -91,24 +91,13 @@ pub async fn each(client: &Client, names: &[String], verb: &str) -> Result<u8, F
 ///
 /// # Errors
 /// As [`each`].
-pub async fn remove(client: &Client, names: &[String], force: bool) -> Result<u8, Failed> {
+pub async fn remove(client: &Client, args: &RmArgs) -> Result<u8, Failed> {
     let mut failed = None;
-    for name in names {
-        let path = format!("/containers/{}?force={force}", part(name));
+    for name in &args.names {
+        let path = format!("/containers/{}?force={}&volumes={}", part(name), args.force, args.volumes);
         report(client.delete(&path).await, name, &mut failed);
     }
     failed.map_or(Ok(0), Err)
-}
-
-fn report(done: Result<(), Error>, name: &str, failed: &mut Option<Failed>) {
-    match done {
-        Ok(()) => println!("{name}"),
-        Err(error) => {
-            if let Some(before) = failed.replace(error.into()) {
-                eprintln!("croft: {}", before.text);
-            }
-        }
-    }
 }
 
 /// `rename`.

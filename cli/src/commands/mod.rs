@@ -4,6 +4,7 @@ mod attached;
 mod containers;
 mod images;
 mod system;
+mod volumes;
 
 use croft_api::client::{Client, Error};
 use croft_api::problem::Kind;
@@ -84,7 +85,7 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Kill(args) => {
             containers::each(&client, &args.names, &format!("kill?signal={}", part(&args.signal))).await
         }
-        Command::Rm(args) => containers::remove(&client, &args.names, args.force).await,
+        Command::Rm(args) => containers::remove(&client, args).await,
         Command::Pause(args) => containers::each(&client, &args.names, "pause").await,
         Command::Unpause(args) => containers::each(&client, &args.names, "unpause").await,
         Command::Rename(args) => containers::rename(&client, &args.container, &args.name).await,
@@ -94,12 +95,25 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Logs(args) => containers::logs(&client, args).await,
         Command::Events(args) => system::events(&client, args, format).await,
         Command::Image(command) => images::run(&client, command, format).await,
+        Command::Volume(command) => volumes::run(&client, command, format).await,
         Command::System(command) => system::run(&client, command, format).await,
     }
 }
 
 fn timed(verb: &str, seconds: Option<u32>) -> String {
     seconds.map_or(verb.to_owned(), |seconds| format!("{verb}?timeout={seconds}"))
+}
+
+/// Prints the name of what was done, and what failed before the last failure.
+fn report(done: Result<(), Error>, name: &str, failed: &mut Option<Failed>) {
+    match done {
+        Ok(()) => println!("{name}"),
+        Err(error) => {
+            if let Some(before) = failed.replace(error.into()) {
+                eprintln!("croft: {}", before.text);
+            }
+        }
+    }
 }
 
 /// A name as a part of a path or query (RFC 3986).

@@ -215,8 +215,8 @@ impl Store {
     }
 }
 
-/// The number of entries of a folder, and the bytes that they take on the disk. Hard links count once.
-fn size(folder: &Path) -> Result<(u64, u64)> {
+/// The number of entries of a folder, and the bytes that they and all below take on the disk. Hard links count once.
+pub fn size(folder: &Path) -> Result<(u64, u64)> {
     let (mut count, mut bytes) = (0, 0);
     let mut seen = std::collections::HashSet::new();
     let mut todo = vec![folder.to_owned()];
@@ -271,8 +271,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes a file, or a folder with all below it, without following a link.
-pub(crate) fn remove(path: &Path) -> Result<()> {
+/// Removes a file, or a folder with all below it, without following a link. Nothing there is fine.
+pub fn remove(path: &Path) -> Result<()> {
     let folder = path.symlink_metadata().is_ok_and(|data| data.is_dir());
     let removed = match folder {
         true => empty(path).and_then(|()| fs::remove_dir(path)),

@@ -18,6 +18,7 @@ use std::sync::mpsc::sync_channel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::{self, Compression, Limits, Marker};
+use crate::pack::Owners;
 
 pub use settle::settle;
 pub(crate) use settle::{attributes, copy_attributes};
@@ -50,10 +51,42 @@ pub struct Unpacked {
 /// # Errors
 /// An entry that leads outside, makes no sense or is over a limit; a damaged archive; a full disk.
 pub fn unpack(root: BorrowedFd<'_>, source: impl Read + Send, limits: &Limits) -> Result<Unpacked> {
+    read(root, source, limits, None)
+}
+
+/// Unpacks the archive `source` below the folder `root`, which may have files, as those of `owners`: names of layers mean nothing.
+///
+/// A folder that is there stays with what it has; anything else that is in the way is replaced.
+///
+/// # Errors
+/// As [`unpack`]; what was unpacked before stays.
+pub fn unpack_files(
+    root: BorrowedFd<'_>,
+    source: impl Read + Send,
+    limits: &Limits,
+    owners: Owners,
+) -> Result<()> {
+    let unpacked = read(root, source, limits, Some(owners))?;
+    match unpacked.links.first() {
+        Some((name, target)) => {
+            let why = format!("a hard link to {}, which is not there", target.display());
+            Err(Error::entry(name, why))
+        }
+        None => Ok(()),
+    }
+}
+
+/// `files`: whose they are, for files that are no layer.
+fn read(
+    root: BorrowedFd<'_>,
+    source: impl Read + Send,
+    limits: &Limits,
+    files: Option<Owners>,
+) -> Result<Unpacked> {
     std::thread::scope(|scope| {
         let (to, from) = sync_channel(pipe::PIECES);
         let decoder = scope.spawn(move || pipe::decompress(source, &to));
-        let unpacked = write(root, pipe::Archive::new(from, *limits), limits);
+        let unpacked = write(root, pipe::Archive::new(from, *limits), limits, files);
         let packed = match decoder.join() {
             Ok(packed) => packed?,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -85,8 +118,9 @@ fn write(
     root: BorrowedFd<'_>,
     (archive, allowance): (pipe::Archive, pipe::Allowance),
     limits: &Limits,
+    files: Option<Owners>,
 ) -> Result<(Written, (Digest, u64))> {
-    let mut tree = tree::Tree::new(root, *limits);
+    let mut tree = tree::Tree::new(root, *limits, files.unwrap_or(Owners::Same));
     let mut archive = tar::Archive::new(archive);
     let mut name = PathBuf::new();
     let mut entries = archive.entries().map_err(|e| pipe::read_error(&name, e))?;
@@ -104,7 +138,8 @@ fn write(
         }
         name = layer::clean(&raw).map_err(broken)?;
         tree.count(1)?;
-        match layer::marker(&name).map_err(broken)? {
+        let marker = if files.is_some() { Marker::None } else { layer::marker(&name).map_err(broken)? };
+        match marker {
             Marker::None => tree.add(&name, &mut file)?,
             Marker::Whiteout(path) => tree.hide(path),
             Marker::Opaque(path) => tree.hide_below(path),

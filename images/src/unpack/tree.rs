@@ -20,6 +20,7 @@ use super::entry::{self, Attributes, Kind};
 use super::pipe::read_error;
 use crate::error::{Context, Error, Result};
 use crate::layer::Limits;
+use crate::pack::Owners;
 
 /// overlayfs's mark of a folder that hides those below.
 pub(super) const OPAQUE: &str = "trusted.overlay.opaque";
@@ -27,6 +28,7 @@ pub(super) const OPAQUE: &str = "trusted.overlay.opaque";
 pub(super) struct Tree<'r> {
     root: BorrowedFd<'r>,
     limits: Limits,
+    owners: Owners,
     entries: u64,
     claimed: u64,
     /// The folder of the last entry: entries of one folder mostly come together.
@@ -41,10 +43,11 @@ pub(super) struct Tree<'r> {
 }
 
 impl<'r> Tree<'r> {
-    pub fn new(root: BorrowedFd<'r>, limits: Limits) -> Self {
+    pub fn new(root: BorrowedFd<'r>, limits: Limits, owners: Owners) -> Self {
         Self {
             root,
             limits,
+            owners,
             entries: 0,
             claimed: 0,
             last: None,
@@ -76,7 +79,12 @@ impl<'r> Tree<'r> {
 
     /// Makes what the entry says.
     pub fn add<R: Read>(&mut self, name: &Path, file: &mut tar::Entry<'_, R>) -> Result<()> {
-        let (kind, attributes) = entry::read(name, file)?;
+        let (kind, mut attributes) = entry::read(name, file)?;
+        for id in [&mut attributes.uid, &mut attributes.gid] {
+            let unknown =
+                || Error::entry(name, format!("it belongs to {id}, which the container does not have"));
+            *id = self.owners.outside(*id).ok_or_else(unknown)?;
+        }
         if name.as_os_str().is_empty() {
             self.implied.remove(name);
             let root = path::open_in_root(self.root, Path::new("/"), OFlags::RDONLY)

@@ -31,7 +31,7 @@ pub struct Config {
     pub terminal: bool,
     /// Whether its standard input stays open while nobody is attached.
     pub stdin: bool,
-    /// Folders and files of the host, and file systems in memory.
+    /// Folders and files of the host, volumes, and file systems in memory.
     pub mounts: Vec<Mount>,
     /// Whether its root is read-only.
     pub read_only: bool,
@@ -81,6 +81,20 @@ pub enum Mount {
         #[serde(default)]
         unmapped: bool,
     },
+    /// A volume: a folder in croftd's care, made if there is none of that name.
+    Volume {
+        /// Its name; empty for one of its own that goes with `rm --volumes`.
+        #[serde(default)]
+        name: String,
+        /// In the container.
+        target: String,
+        /// Whether it cannot be written.
+        #[serde(default)]
+        read_only: bool,
+        /// Whether a new one stays empty instead of getting what the image has there.
+        #[serde(default)]
+        no_copy: bool,
+    },
     /// Files in memory.
     Tmpfs {
         /// In the container.
@@ -89,6 +103,15 @@ pub enum Mount {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<u64>,
     },
+}
+
+impl Mount {
+    /// Where it is in the container.
+    pub fn target(&self) -> &str {
+        match self {
+            Mount::Bind { target, .. } | Mount::Volume { target, .. } | Mount::Tmpfs { target, .. } => target,
+        }
+    }
 }
 
 /// How a container is on the network.

@@ -1,6 +1,6 @@
 //! What croftd can be asked and what it answers: HTTP/1.1 and JSON on a Unix socket, every path below `/v1`.
 //!
-//! [`container`], [`image`], [`network`], [`event`] and [`system`] are the values on the wire; [`problem`] is every refusal; [`stream`] is what attached clients speak; [`client`] asks.
+//! [`container`], [`image`], [`network`], [`volume`], [`event`] and [`system`] are the values on the wire; [`problem`] is every refusal; [`stream`] is what attached clients speak; [`client`] asks.
 #![forbid(unsafe_code)]
 
 pub mod client;
@@ -11,6 +11,7 @@ pub mod network;
 pub mod problem;
 pub mod stream;
 pub mod system;
+pub mod volume;
 
 /// The version in every path. It changes when a client of before could not go on.
 pub const VERSION: &str = "v1";

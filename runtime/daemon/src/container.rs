@@ -60,14 +60,23 @@ pub enum Command {
     Resume(Answer),
     /// Gives it another name.
     Rename(String, Answer),
-    /// Removes it; a running one only by force.
-    Remove(bool, Answer),
+    /// Removes it.
+    Remove(Removal, Answer),
     /// Its process has ended.
     Ended(protocol::Exit),
     /// The supervisor has this of it, or nothing.
     Found(Option<protocol::State>),
     /// The pause before its next start is over; the number says which.
     Again(u32),
+}
+
+/// How a container is removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Whether what runs is killed.
+    pub force: bool,
+    /// Whether its volumes without names go too.
+    pub volumes: bool,
 }
 
 /// A way to a container.
@@ -115,14 +124,17 @@ impl Handle {
         answered.await.map_err(|_| gone())?
     }
 
-    /// Waits until it does not run.
+    /// Waits until it does not run; until it is gone, if it goes by itself then.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when it is removed meanwhile and nobody saw its end.
     pub async fn ended(&self) -> Result<View, Problem> {
         let mut view = self.view.clone();
-        let ended =
-            view.wait_for(|view| view.state == State::Stopped || view.record.phase == Phase::Removing).await;
+        let is_over = |view: &View| {
+            let removing = view.record.phase == Phase::Removing && !view.record.config.auto_remove;
+            view.state == State::Stopped || removing
+        };
+        let ended = view.wait_for(is_over).await;
         let last = ended.map(|view| view.clone()).ok();
         last.or_else(|| Some(self.view.borrow().clone()))
             .filter(|view| view.record.exit.is_some())
@@ -174,8 +186,8 @@ impl Container {
                 Command::Rename(name, answer) => {
                     let _ = answer.send(self.rename(name));
                 }
-                Command::Remove(force, answer) => {
-                    let done = self.remove(force).await;
+                Command::Remove(removal, answer) => {
+                    let done = self.remove(removal).await;
                     let gone = done.is_ok();
                     let _ = answer.send(done);
                     if gone {
@@ -335,13 +347,15 @@ impl Container {
         Ok(())
     }
 
-    async fn remove(&mut self, force: bool) -> Result<(), Problem> {
+    async fn remove(&mut self, Removal { force, volumes }: Removal) -> Result<(), Problem> {
         let title = self.title("remove");
         if matches!(self.state(), State::Running | State::Paused) && !force {
             let hint = format!("croft stop {0}, or croft rm --force {0}", self.record().name);
             return Err(Problem::new(Kind::WrongState, title, "it runs").hint(hint));
         }
-        self.change(|record| (record.phase, record.wanted) = (Phase::Removing, Wanted::Stopped))?;
+        self.change(|record| {
+            (record.phase, record.wanted, record.volumes_go) = (Phase::Removing, Wanted::Stopped, volumes);
+        })?;
         self.shared.unmake(&self.record()).await
     }
 
@@ -365,17 +379,18 @@ impl Container {
         let _ =
             self.shared.shim.ask(Request::Delete { id: record.id.clone(), exec: None, force: true }).await;
         self.shared.release(&record).await;
-        self.show(State::Stopped, None);
         self.shared.happened("exit", &record.name, Some(detail));
         if record.config.auto_remove && !again {
-            return match self.remove(false).await {
-                Ok(()) => true,
+            // As with Docker: nobody else can name what it leaves.
+            match self.remove(Removal { force: true, volumes: true }).await {
+                Ok(()) => return true,
                 Err(problem) => {
                     tracing::error!(container = record.name, %problem, "a container that was to go stays");
-                    false
                 }
-            };
+            }
         }
+        // After the removal: who waits for its end finds nothing of it then.
+        self.show(State::Stopped, None);
         if again {
             self.pause_before_next();
         }
@@ -496,6 +511,7 @@ mod tests {
             phase: Phase::Made,
             wanted,
             restarts: 0,
+            volumes_go: false,
         };
         let again =
             |restart, wanted, status, in_a_row| wants_again(&record(restart, wanted), status, in_a_row);

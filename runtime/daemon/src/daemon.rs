@@ -18,12 +18,13 @@ use croftd_network::addresses;
 use croftd_network::{Files, Networks, Settings, Wish};
 
 use crate::args::Args;
-use crate::container::{self, Command, Handle, View};
+use crate::container::{self, Command, Handle, Removal, View};
 use crate::ids::{Ids, Range};
 use crate::records::{Phase, Record, Records, Wanted};
 use crate::roots::Roots;
 use crate::supervise::{News, Place, Shim};
-use crate::{clock, names, spec, users};
+use crate::volumes::{Volumes, With};
+use crate::{clock, names, spec, users, volumes};
 
 /// What all containers share.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Shared {
     pub shim: Shim,
     /// Images and the containers' roots.
     pub roots: Roots,
+    /// Volumes.
+    pub volumes: Volumes,
     /// Networks.
     pub networks: Networks,
     ids: Ids,
@@ -142,6 +145,7 @@ impl Shared {
             cgroup: &format!("/{}/{}", self.cgroup, record.id),
             network: None,
             files: &files,
+            volumes: &|name| self.volumes.data(name),
             unified: self.unified,
         };
         let config =
@@ -240,6 +244,14 @@ impl Shared {
                 }
                 _ => {}
             }
+            // Last: until here the record says whose they are.
+            match record.phase {
+                Phase::Making => shared.volumes.remove_with(&shared.records, &record, With::Failed)?,
+                _ if record.volumes_go => {
+                    shared.volumes.remove_with(&shared.records, &record, With::Anonymous)?;
+                }
+                _ => {}
+            }
             record.ids.iter().for_each(|start| shared.ids.give_back(*start));
             shared.records.remove(&record.id)?;
             shared.happened("delete", &record.name, None);
@@ -283,6 +295,7 @@ impl Daemon {
         let shared = Arc::new(Shared {
             newest_event: watch::channel(records.newest_event()?).0,
             roots: Roots::open(&args.root, &args.state)?,
+            volumes: Volumes::open(&args.root)?,
             networks: Networks::open(Settings {
                 root: args.root.clone(),
                 state: args.state.clone(),
@@ -334,6 +347,7 @@ impl Daemon {
                 self.shared.networks.release(&container)?;
             }
         }
+        self.shared.volumes.take_up(&self.shared.records)?;
         for record in records {
             match record.phase {
                 Phase::Made => {
@@ -452,12 +466,13 @@ impl Daemon {
     ///
     /// # Errors
     /// When it cannot be; nothing of it is left then.
-    pub async fn create(&self, config: Config) -> Result<Created, Problem> {
+    pub async fn create(&self, mut config: Config) -> Result<Created, Problem> {
         let title = format!("create {}", config.name.as_deref().unwrap_or("a container"));
         let image = self.shared.roots.resolve(&config.image)?;
         let id = names::id();
         let name = config.name.clone().unwrap_or_else(|| names::made_up(&id));
         names::check(&name).map_err(|why| Problem::new(Kind::Invalid, title, why))?;
+        let anonymous = volumes::name_all(&mut config, &self.shared.roots.image(&image)?.volumes);
         let mut record = Record {
             id: id.clone(),
             name: name.clone(),
@@ -470,9 +485,10 @@ impl Daemon {
             phase: Phase::Making,
             wanted: Wanted::Stopped,
             restarts: 0,
+            volumes_go: false,
         };
         self.shared.records.insert(&record)?;
-        let made = self.make(&mut record).await;
+        let made = self.make(&mut record, anonymous).await;
         if let Err(problem) = made {
             if let Err(left) = self.shared.unmake(&record).await {
                 tracing::error!(container = name, problem = %left, "something of a container that failed is left");
@@ -489,7 +505,7 @@ impl Daemon {
         Ok(Created { id, name, warnings: Vec::new() })
     }
 
-    async fn make(&self, record: &mut Record) -> Result<(), Problem> {
+    async fn make(&self, record: &mut Record, anonymous: Vec<String>) -> Result<(), Problem> {
         if record.config.userns == Userns::Own {
             record.ids = Some(self.shared.ids.take(&record.id)?.start);
             self.shared.records.update(record)?;
@@ -513,7 +529,8 @@ impl Daemon {
                 };
                 shared.networks.reserve(&made.id, &wish)?;
             }
-            shared.roots.make(&made.id, &made.image_id)
+            shared.roots.make(&made.id, &made.image_id)?;
+            shared.volumes.prepare(&shared.records, &shared.roots, &made, &anonymous)
         })
         .await?;
         // What no container can have is refused now, and not at the start.
@@ -527,9 +544,9 @@ impl Daemon {
     ///
     /// # Errors
     /// When it runs and no force is used, or something of it cannot be removed.
-    pub async fn remove(&self, name: &str, force: bool) -> Result<(), Problem> {
+    pub async fn remove(&self, name: &str, removal: Removal) -> Result<(), Problem> {
         let handle = self.find(name)?;
-        handle.ask(|answer| Command::Remove(force, answer)).await?;
+        handle.ask(|answer| Command::Remove(removal, answer)).await?;
         self.write().remove(&handle.view().record.id);
         Ok(())
     }

@@ -18,6 +18,7 @@ mod signals;
 mod spec;
 mod supervise;
 mod users;
+mod volumes;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

@@ -3,6 +3,8 @@
 //! One croftd writes, under a lock that is held for single statements and transactions only. WAL with `synchronous = FULL`: what was answered
 //! is on disk.
 
+mod volumes;
+
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,13 +15,16 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 /// Each brings the tables from the version of its index to the next. What was released is never changed.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL) STRICT;
     CREATE TABLE events (
         id INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, action TEXT NOT NULL, object TEXT NOT NULL,
         name TEXT NOT NULL, detail TEXT
     ) STRICT;
-"];
+",
+    "CREATE TABLE volumes (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;",
+];
 
 /// How many events are kept.
 const MOST_EVENTS: i64 = 10_000;
@@ -49,6 +54,9 @@ pub struct Record {
     pub wanted: Wanted,
     /// How often its policy has started it again.
     pub restarts: u32,
+    /// Whether its volumes without names go with it: meant from [`Phase::Removing`] on.
+    #[serde(default)]
+    pub volumes_go: bool,
 }
 
 /// How far a container is: recorded before the first effect and after the last one.
@@ -77,7 +85,7 @@ pub struct Records {
     connection: Mutex<Connection>,
 }
 
-fn failed(what: &str) -> impl Fn(rusqlite::Error) -> Problem {
+pub(crate) fn failed(what: &str) -> impl Fn(rusqlite::Error) -> Problem {
     move |e| Problem::new(Kind::Internal, what, format!("the database: {e}"))
 }
 
@@ -117,7 +125,7 @@ impl Records {
         Ok(Records { connection: Mutex::new(connection) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic in between leaves SQLite as it is after any error.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -260,6 +268,7 @@ mod tests {
             phase: Phase::Making,
             wanted: Wanted::Stopped,
             restarts: 0,
+            volumes_go: false,
         }
     }
 

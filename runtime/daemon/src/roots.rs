@@ -1,13 +1,16 @@
 //! Images, and the containers' root filesystems made of them.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use croft_api::image::{Image, Progress};
 use croft_api::problem::{Kind, Problem};
+use croft_images::files::Root;
 use croft_images::manifest::{Config, Defaults};
+use croft_images::pack::Owners;
 use croft_images::registry::{Event, Registry, Settings};
 use croft_images::snapshot::{Devices, IdRange, MountOptions, State};
 use croft_images::store::Store;
@@ -32,10 +35,12 @@ pub struct ImageInfo {
     pub user: Option<String>,
     /// What asks it to end.
     pub stop_signal: Option<String>,
+    /// Folders that are to be volumes.
+    pub volumes: Vec<String>,
 }
 
 /// What a failure of images is to whoever asked croftd for `title`.
-fn problem(title: &str) -> impl Fn(Error) -> Problem {
+pub fn problem(title: &str) -> impl Fn(Error) -> Problem {
     move |error| {
         let kind = match &error {
             Error::Reference { .. } | Error::Refused { .. } | Error::Ambiguous(_) => Kind::Invalid,
@@ -92,12 +97,13 @@ impl Roots {
         let text = self.store.document(&digest).map_err(problem(&title))?;
         let config: Config =
             serde_json::from_slice(&text).map_err(|e| Problem::new(Kind::Internal, title, e.to_string()))?;
-        let Defaults { user, env, entrypoint, cmd, working_dir, stop_signal, .. } = config.config;
+        let Defaults { user, env, entrypoint, cmd, working_dir, stop_signal, volumes, .. } = config.config;
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         Ok(ImageInfo {
             defaults: ImageDefaults { entrypoint, command: cmd, env, workdir: given(working_dir) },
             user: given(user),
             stop_signal: given(stop_signal),
+            volumes: volumes.into_keys().collect(),
         })
     }
 
@@ -192,6 +198,22 @@ impl Roots {
         let title = format!("image {image}");
         let image = self.store.find(image).map_err(problem(&title))?;
         self.store.create_snapshot(container, &image).map(drop).map_err(problem(&title))
+    }
+
+    /// Copies what a container's root, which is not mounted, has in the folder `path` into the empty folder `to`. Nothing there is
+    /// fine.
+    ///
+    /// # Errors
+    /// When it is no folder, or cannot be copied.
+    pub fn copy_out(
+        &self,
+        container: &str,
+        path: &Path,
+        to: BorrowedFd<'_>,
+        title: &str,
+    ) -> Result<(), Problem> {
+        let view = self.store.view_snapshot(container).map_err(problem(title))?;
+        Root { top: view, owners: Owners::Same }.copy_folder(path, to).map_err(problem(title))
     }
 
     /// Mounts a container's root. Gives where.

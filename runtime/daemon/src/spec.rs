@@ -23,7 +23,7 @@ pub struct ImageDefaults {
 }
 
 /// What croftd has decided and found for one container.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Found<'a> {
     /// Its id.
     pub id: &'a str,
@@ -41,6 +41,8 @@ pub struct Found<'a> {
     pub network: Option<&'a Path>,
     /// Files that are croftd's, by where they are in the container: hosts, resolv.conf.
     pub files: &'a BTreeMap<String, PathBuf>,
+    /// Where the folder of a volume is.
+    pub volumes: &'a dyn Fn(&str) -> PathBuf,
     /// Whether control groups can be mounted without making groups in v1 hierarchies.
     pub unified: bool,
 }
@@ -301,6 +303,10 @@ fn mounts(config: &Config, host_network: bool, found: &Found<'_>) -> Result<Vec<
             Mount::Bind { source, target, read_only, unmapped } => {
                 bind(absolute(source)?, absolute(target)?, *read_only, found.ids.filter(|_| !unmapped))
             }
+            Mount::Volume { name, target, read_only, .. } => {
+                let source = (found.volumes)(name);
+                bind(&source.to_string_lossy(), absolute(target)?, *read_only, found.ids)
+            }
             Mount::Tmpfs { target, size } => {
                 let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
                 options.extend(size.map(|size| format!("size={size}")));
@@ -339,6 +345,7 @@ mod tests {
             cgroup: "/croft/c1",
             network: None,
             files,
+            volumes: &|name| Path::new("/volumes").join(name),
             unified: true,
         }
     }

@@ -57,6 +57,9 @@ impl Daemon {
                 }
             }
         }
+        for (name, why) in self.shared.volumes.check(&self.shared.records)? {
+            find("volume", name, why);
+        }
         for Left { what, name, why } in self.shared.networks.check()? {
             find(what, name, &why);
         }

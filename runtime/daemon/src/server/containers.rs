@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{Answer, Body, Refusal};
-use crate::container::Command;
+use crate::container::{Command, Removal};
 use crate::daemon::{Daemon, shown};
 use crate::signals;
 
@@ -69,6 +69,9 @@ struct Force {
     /// Whether what runs is killed first.
     #[serde(default)]
     force: bool,
+    /// Whether its volumes without names are removed too.
+    #[serde(default)]
+    volumes: bool,
 }
 
 /// Removes a container.
@@ -77,9 +80,9 @@ struct Force {
 async fn remove(
     State(daemon): State<Arc<Daemon>>,
     Path(name): Path<String>,
-    Query(Force { force }): Query<Force>,
+    Query(Force { force, volumes }): Query<Force>,
 ) -> Result<(), Refusal> {
-    Ok(daemon.remove(&name, force).await?)
+    Ok(daemon.remove(&name, Removal { force, volumes }).await?)
 }
 
 /// Starts a container.

@@ -5,6 +5,7 @@ mod images;
 mod lines;
 mod streams;
 mod system;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ fn parts() -> OpenApiRouter<Arc<Daemon>> {
         .merge(containers::router())
         .merge(streams::router())
         .merge(images::router())
+        .merge(volumes::router())
 }
 
 /// The API.

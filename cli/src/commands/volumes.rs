@@ -1,0 +1,76 @@
+//! `volume`.
+
+use croft_api::client::{Client, Error};
+use croft_api::problem::Kind;
+use croft_api::volume::{Create, Pruned, Volume};
+
+use super::{Failed, part};
+use crate::args::{Format, VolumeCommand};
+use crate::{config, output};
+
+/// Does what is asked.
+///
+/// # Errors
+/// When it cannot be done.
+pub async fn run(client: &Client, command: &VolumeCommand, format: Format) -> Result<u8, Failed> {
+    match command {
+        VolumeCommand::Create { label, name } => {
+            let asked = Create { name: name.clone(), labels: config::pairs("--label", label)? };
+            let made: Volume = client.post("/volumes", &asked).await?;
+            match format {
+                Format::Json => output::json(&made),
+                Format::Table => println!("{}", made.name),
+            }
+        }
+        VolumeCommand::Ls { quiet } => list(client, *quiet, format).await?,
+        VolumeCommand::Inspect { names } => {
+            let mut all: Vec<Volume> = Vec::new();
+            for name in names {
+                all.push(client.get(&format!("/volumes/{}", part(name))).await?);
+            }
+            output::json(&all);
+        }
+        VolumeCommand::Rm { force, names } => {
+            let mut failed = None;
+            for name in names {
+                let done = match client.delete(&format!("/volumes/{}", part(name))).await {
+                    Err(Error::Refused(problem)) if *force && problem.kind == Kind::NotFound => continue,
+                    done => done,
+                };
+                super::report(done, name, &mut failed);
+            }
+            return failed.map_or(Ok(0), Err);
+        }
+        VolumeCommand::Prune { all, force } => prune(client, *all, *force, format).await?,
+    }
+    Ok(0)
+}
+
+async fn list(client: &Client, quiet: bool, format: Format) -> Result<(), Failed> {
+    let volumes: Vec<Volume> = client.get("/volumes").await?;
+    if quiet {
+        volumes.iter().for_each(|volume| println!("{}", volume.name));
+        return Ok(());
+    }
+    output::list(format, &volumes, &["NAME", "CREATED", "USED BY"], |volume| {
+        let created = volume.created.chars().take(19).collect();
+        vec![volume.name.clone(), created, volume.used_by.join(" ")]
+    });
+    Ok(())
+}
+
+async fn prune(client: &Client, all: bool, force: bool, format: Format) -> Result<(), Failed> {
+    let what = if all { "all volumes" } else { "the volumes without names" };
+    if !force && !output::agreed(&format!("Remove {what} that no container has?"))? {
+        return Ok(());
+    }
+    let pruned: Pruned = client.post(&format!("/volumes/prune?all={all}"), &()).await?;
+    match format {
+        Format::Json => output::json(&pruned),
+        Format::Table => {
+            pruned.volumes.iter().for_each(|name| println!("{name}"));
+            println!("{} freed", output::size(pruned.bytes));
+        }
+    }
+    Ok(())
+}
