@@ -1,11 +1,13 @@
 //! The command line, in the words that Docker's users know.
 
+mod options;
 mod volume;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use options::{OptionArgs, PullWhen};
 pub use volume::VolumeCommand;
 
 /// Containers, made and looked after by croftd.
@@ -155,7 +157,7 @@ pub struct CreateArgs {
     pub volume: Vec<String>,
     #[arg(help = "Mount files in memory: TARGET[:size=BYTES]", long, value_name = "TARGET")]
     pub tmpfs: Vec<String>,
-    /// The network that it is on; none for a loopback interface only, host for the host's own
+    /// The network that it is on; none for a loopback interface only, host for the host's own, container:NAME for another container's
     #[arg(long, value_name = "NETWORK", default_value = croft_api::container::DEFAULT_NETWORK)]
     pub network: String,
     #[arg(help = "Who it runs as: USER[:GROUP]", short, long)]
@@ -209,6 +211,8 @@ pub struct CreateArgs {
     /// Seconds until it is killed when it does not end
     #[arg(long, value_name = "SECONDS")]
     pub stop_timeout: Option<u32>,
+    #[command(flatten)]
+    pub options: OptionArgs,
     /// The image
     pub image: String,
     /// The command and its arguments
@@ -302,6 +306,9 @@ pub struct EventsArgs {
 pub enum ImageCommand {
     /// Get an image from a registry
     Pull {
+        /// For which platform, as linux/arm64
+        #[arg(long, value_name = "OS/ARCHITECTURE")]
+        platform: Option<String>,
         /// Its name
         image: String,
     },

@@ -1,5 +1,7 @@
 //! From options to what croftd is asked for.
 
+pub mod options;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -89,6 +91,8 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
     for text in &args.tmpfs {
         mounts.push(tmpfs(text)?);
     }
+    let options = &args.options;
+    mounts.extend(options.mount.iter().cloned());
     Ok(Config {
         image: args.image.clone(),
         name: args.name.clone(),
@@ -106,12 +110,19 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         network: match args.network.as_str() {
             "none" => NetworkMode::None,
             "host" => NetworkMode::Host,
+            name if name.starts_with("container:") => {
+                NetworkMode::Container(options::other("--network", name)?)
+            }
             name => NetworkMode::Network(name.to_owned()),
         },
         limits: Limits {
             memory: args.memory,
             cpus: args.cpus,
             cpu_shares: args.cpu_shares,
+            cpuset: options.cpuset_cpus.clone(),
+            memory_swap: options.memory_swap,
+            memory_reservation: options.memory_reservation,
+            blkio_weight: options.blkio_weight,
             pids: args.pids_limit,
         },
         cap_add: args.cap_add.clone(),
@@ -127,6 +138,20 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         auto_remove: args.rm,
         stop_signal: args.stop_signal.clone(),
         stop_timeout: args.stop_timeout,
+        domainname: options.domainname.clone(),
+        platform: options.platform.clone(),
+        hosts: options.add_host.clone(),
+        dns: options.dns.clone(),
+        dns_search: options.dns_search.clone(),
+        pid: options.pid.clone(),
+        ipc: options.ipc.clone(),
+        shm_size: options.shm_size,
+        devices: options.device.clone(),
+        privileged: options.privileged,
+        security: options::security(&options.security_opt)?,
+        groups: options.group_add.clone(),
+        ulimits: options.ulimit.clone(),
+        oom_score_adj: options.oom_score_adj,
         ..Config::default()
     })
 }
@@ -193,10 +218,14 @@ fn volume(text: &str) -> Result<Mount, String> {
         }
         return Ok(Mount::Volume { name: source.to_owned(), target, read_only, no_copy });
     }
-    // What is meant is a path of this process's working folder, not of croftd's.
-    let source = std::path::absolute(Path::new(source)).map_err(|e| format!("--volume {text}: {e}"))?;
-    let source = source.to_str().ok_or_else(|| format!("--volume {text}: is no UTF-8"))?.to_owned();
+    let source = absolute(source).map_err(|why| format!("--volume {text}: {why}"))?;
     Ok(Mount::Bind { source, target, read_only, unmapped })
+}
+
+/// What is meant is a path of this process's working folder, not of croftd's.
+fn absolute(path: &str) -> Result<String, String> {
+    let path = std::path::absolute(Path::new(path)).map_err(|e| e.to_string())?;
+    Ok(path.to_str().ok_or("is no UTF-8")?.to_owned())
 }
 
 fn tmpfs(text: &str) -> Result<Mount, String> {

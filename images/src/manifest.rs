@@ -52,7 +52,7 @@ impl Platform {
     }
 
     /// Whether an image for `offered` runs on this. A variant counts only where both sides name one.
-    fn accepts(&self, offered: &Platform) -> bool {
+    pub fn accepts(&self, offered: &Platform) -> bool {
         let variant = match (&self.variant, &offered.variant) {
             (Some(wanted), Some(offered)) => wanted == offered,
             _ => true,

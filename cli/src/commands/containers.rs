@@ -1,12 +1,16 @@
 //! `run`, `create`, `ps` and the other verbs of containers.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
 use croft_api::client::{Client, Error};
-use croft_api::container::{Config, Container, Created, Exec, Execed, Exit, LogLine, State};
+use croft_api::container::{Container, Created, Exec, Execed, Exit, LogLine, State};
 use http::Method;
 
 use super::attached::{self, Ended, Wanted};
 use super::{Failed, part, report};
-use crate::args::{AttachArgs, ExecArgs, Format, LogsArgs, PsArgs, RmArgs, RunArgs};
+use crate::args::{AttachArgs, CreateArgs, ExecArgs, Format, LogsArgs, PsArgs, PullWhen, RmArgs, RunArgs};
 use crate::{config, output};
 
 /// The status of a container whose end nobody saw.
@@ -17,8 +21,7 @@ const UNSEEN: u8 = 255;
 /// # Errors
 /// When the container cannot be made or started.
 pub async fn run(client: &Client, args: &RunArgs) -> Result<u8, Failed> {
-    let config = config::of(&args.create)?;
-    let created = make(client, &config).await?;
+    let created = make(client, &args.create).await?;
     let name = part(&created.id);
     // Asked before the start: one that is removed at its end is not missed.
     let waiting = tokio::spawn({
@@ -48,29 +51,69 @@ pub async fn run(client: &Client, args: &RunArgs) -> Result<u8, Failed> {
     Ok(exit.status.map_or(UNSEEN, |status| u8::try_from(status).unwrap_or(UNSEEN)))
 }
 
-async fn make(client: &Client, config: &Config) -> Result<Created, Failed> {
-    let created = client.post::<_, Created>("/containers", config).await;
+async fn make(client: &Client, args: &CreateArgs) -> Result<Created, Failed> {
+    let config = config::of(args)?;
+    // Before anything is made: another container's id is not written over.
+    let cidfile = args.options.cidfile.as_deref().map(CidFile::open).transpose()?;
+    if args.options.pull == PullWhen::Always {
+        super::images::pull(client, &config.image, config.platform.as_deref()).await?;
+    }
+    let created = client.post::<_, Created>("/containers", &config).await;
     let missing =
         |error: &Error| matches!(error, Error::Refused(problem) if problem.title.starts_with("image "));
     let created = match created {
-        Err(error) if missing(&error) => {
-            super::images::pull(client, &config.image).await?;
-            client.post("/containers", config).await
+        Err(error) if missing(&error) && args.options.pull == PullWhen::Missing => {
+            super::images::pull(client, &config.image, config.platform.as_deref()).await?;
+            client.post("/containers", &config).await
         }
         other => other,
     }?;
     for warning in &created.warnings {
         eprintln!("croft: warning: {warning}");
     }
+    if let Some(file) = cidfile
+        && let Err(failed) = file.keep(&created.id)
+    {
+        let _ = client.delete(&format!("/containers/{}?force=true", part(&created.id))).await;
+        return Err(failed);
+    }
     Ok(created)
+}
+
+/// The file that a container's id goes into; it goes away when there is none.
+struct CidFile<'a> {
+    path: &'a Path,
+    file: Option<File>,
+}
+
+impl<'a> CidFile<'a> {
+    fn open(path: &'a Path) -> Result<Self, Failed> {
+        let file = File::create_new(path).map_err(|e| format!("--cidfile {}: {e}", path.display()))?;
+        Ok(CidFile { path, file: Some(file) })
+    }
+
+    fn keep(mut self, id: &str) -> Result<(), Failed> {
+        let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(id.as_bytes()));
+        written.map_err(|e| format!("--cidfile {}: {e}", self.path.display()))?;
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Drop for CidFile<'_> {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
 }
 
 /// `create`.
 ///
 /// # Errors
 /// When the container cannot be made.
-pub async fn create(client: &Client, config: &Config) -> Result<u8, Failed> {
-    println!("{}", make(client, config).await?.id);
+pub async fn create(client: &Client, args: &CreateArgs) -> Result<u8, Failed> {
+    println!("{}", make(client, args).await?.id);
     Ok(0)
 }
 
@@ -233,7 +276,6 @@ pub async fn logs(client: &Client, args: &LogsArgs) -> Result<u8, Failed> {
 }
 
 async fn follow(client: &Client, name: &str, timestamps: bool, follow: bool) -> Result<(), Failed> {
-    use std::io::Write;
     let path = format!("/containers/{name}/logs?follow={follow}");
     let mut lines = client.lines(Method::GET, &path, None::<&()>).await?;
     while let Some(LogLine { time, stream, log }) = lines.next().await? {

@@ -16,7 +16,9 @@ use crate::output;
 /// When it cannot be done.
 pub async fn run(client: &Client, command: &ImageCommand, format: Format) -> Result<u8, Failed> {
     match command {
-        ImageCommand::Pull { image } => println!("{}", pull(client, image).await?.id),
+        ImageCommand::Pull { image, platform } => {
+            println!("{}", pull(client, image, platform.as_deref()).await?.id);
+        }
         ImageCommand::Ls { quiet } => list(client, *quiet, format).await?,
         ImageCommand::Import { path, name } => {
             let path = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -37,9 +39,9 @@ pub async fn run(client: &Client, command: &ImageCommand, format: Format) -> Res
 ///
 /// # Errors
 /// When the registry does not give it.
-pub async fn pull(client: &Client, image: &str) -> Result<Image, Failed> {
-    let mut lines =
-        client.lines(Method::POST, "/images/pull", Some(&Pull { image: image.to_owned() })).await?;
+pub async fn pull(client: &Client, image: &str, platform: Option<&str>) -> Result<Image, Failed> {
+    let asked = Pull { image: image.to_owned(), platform: platform.map(str::to_owned) };
+    let mut lines = client.lines(Method::POST, "/images/pull", Some(&asked)).await?;
     let shown = MultiProgress::new();
     let style = ProgressStyle::with_template("{prefix} {bar:30} {bytes}/{total_bytes}").ok();
     let mut bars: HashMap<String, ProgressBar> = HashMap::new();

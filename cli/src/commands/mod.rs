@@ -9,8 +9,8 @@ mod volumes;
 use croft_api::client::{Client, Error};
 use croft_api::problem::Kind;
 
+use crate::FAILED;
 use crate::args::{Cli, Command};
-use crate::{FAILED, config};
 
 /// Why a command failed, for people, with the status for programs.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
     let format = cli.format;
     match &cli.command {
         Command::Run(args) => containers::run(&client, args).await,
-        Command::Create(args) => containers::create(&client, &config::of(args)?).await,
+        Command::Create(args) => containers::create(&client, args).await,
         Command::Exec(args) => containers::exec(&client, args).await,
         Command::Attach(args) => containers::attach(&client, args).await,
         Command::Start(args) => containers::each(&client, &args.names, "start").await,

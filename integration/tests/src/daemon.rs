@@ -249,7 +249,7 @@ fn terminals(host: &Host) -> Result<()> {
 
 fn networks(host: &Host) -> Result<()> {
     let mut croft = Croft::new(host)?;
-    let serve = "while :; do echo answer from $(hostname) | nc -l -p 80; done";
+    let serve = "echo 'echo answer from $(hostname)' > /answer; exec nc -ll -p 80 -e sh /answer";
     let on = ["--network", "croft"];
     let run = |rest: &[&str]| croft.ok(&[&["run"][..], &on, rest].concat());
     run(&["--detach", "--name", "web", "--publish", "8080:80", "box", "sh", "-c", serve])?;

@@ -11,6 +11,7 @@ mod callers_podman;
 mod coverage;
 mod crash;
 mod daemon;
+mod daemon_options;
 mod daemon_volumes;
 mod exec;
 mod faults;
@@ -55,6 +56,7 @@ const SUBJECTS: &[Subject] = &[
     faults::SUBJECT,
     crash::SUBJECT,
     daemon::SUBJECT,
+    daemon_options::SUBJECT,
     daemon_volumes::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod options;
+
+pub use options::{Device, Host, Ipc, Pid, Seccomp, Security, SystemPaths, Ulimit};
+
 use crate::network::Publish;
 
 /// A container as it is asked for. Everything but the image has a default.
@@ -27,6 +31,10 @@ pub struct Config {
     pub user: Option<String>,
     /// The host name; the container's name without it.
     pub hostname: Option<String>,
+    /// The NIS domain name.
+    pub domainname: Option<String>,
+    /// For which platform its image has to be, as `linux/amd64`; whatever the image is for without it.
+    pub platform: Option<String>,
     /// Whether it has a terminal.
     pub terminal: bool,
     /// Whether its standard input stays open while nobody is attached.
@@ -39,6 +47,31 @@ pub struct Config {
     pub network: NetworkMode,
     /// Ports of the host that lead into it.
     pub publish: Vec<Publish>,
+    /// Further names in its `/etc/hosts`.
+    pub hosts: Vec<Host>,
+    /// The name servers that it asks; none: croft's own, or the host's.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
+    pub dns: Vec<std::net::IpAddr>,
+    /// The domains that short names are looked for in; none: the host's.
+    pub dns_search: Vec<String>,
+    /// Which processes it sees.
+    pub pid: Pid,
+    /// With whom it shares memory and queues.
+    pub ipc: Ipc,
+    /// The size of its /dev/shm in bytes.
+    pub shm_size: Option<u64>,
+    /// Devices of the host that it may use.
+    pub devices: Vec<Device>,
+    /// Whether it has all capabilities and devices, and nothing is filtered or hidden. Its user namespace stays its own.
+    pub privileged: bool,
+    /// What holds it back beside capabilities.
+    pub security: Security,
+    /// Further groups of its process, names or numbers.
+    pub groups: Vec<String>,
+    /// Limits of each of its processes (setrlimit(2)).
+    pub ulimits: Vec<Ulimit>,
+    /// How likely the kernel takes it when memory runs out: -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
     /// Limits.
     pub limits: Limits,
     /// Capabilities beside the default ones, without `CAP_`; `ALL` is every one.
@@ -125,6 +158,8 @@ pub enum NetworkMode {
     None,
     /// The host's own interfaces.
     Host,
+    /// Those of the container with this name or id.
+    Container(String),
 }
 
 /// The network that is there without being made.
@@ -147,7 +182,15 @@ pub struct Limits {
     pub cpus: Option<f64>,
     /// Its share of the processors beside others, 1024 being one.
     pub cpu_shares: Option<u64>,
-    /// Processes.
+    /// The processors that it may run on, as `0-3,5`.
+    pub cpuset: Option<String>,
+    /// Bytes of memory and swap together; -1: as much swap as there is.
+    pub memory_swap: Option<i64>,
+    /// Bytes of memory that the others leave it when memory is short.
+    pub memory_reservation: Option<u64>,
+    /// Its share of the disks beside others, 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// Processes; -1: no limit.
     pub pids: Option<i64>,
 }
 

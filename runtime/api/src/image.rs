@@ -25,6 +25,9 @@ pub struct Image {
 pub struct Pull {
     /// Its name.
     pub image: String,
+    /// For which platform, as `linux/arm64`; croftd's own without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
 }
 
 /// Asks for a name for what lies in a file on croftd's host.

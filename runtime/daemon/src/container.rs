@@ -9,7 +9,6 @@
 //!
 //! Each effect comes after the record of its intent, so that a croftd that comes back finishes or takes back what it finds.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,8 @@ use croft_shim::protocol::{self, Io, IoKind, Log, Reply, Request, WhenFull};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
-use crate::daemon::Shared;
+use crate::daemon::{Prepared, Shared};
+use crate::joins::For;
 use crate::records::{Phase, Record, Wanted};
 use crate::supervise::problem;
 
@@ -251,20 +251,26 @@ impl Container {
 
     async fn run(&mut self, title: &str) -> Result<(), Problem> {
         let record = self.record();
-        let prepared = self.shared.prepare(&record).await?;
+        let Prepared { bundle, joined } = match self.shared.prepare(&record, For::Start).await {
+            Ok(prepared) => prepared,
+            Err(problem) => {
+                self.shared.release(&record).await;
+                return Err(problem);
+            }
+        };
         let shim = &self.shared.shim;
-        let create = |bundle: PathBuf| Request::Create {
+        let create = || Request::Create {
             id: record.id.clone(),
-            bundle,
+            bundle: bundle.clone(),
             io: Io { kind: io(&record.config), ring: RING, when_full: WhenFull::Forget },
             log: Some(Log::at(self.shared.folder(&record.id).join("log.json"))),
         };
         let delete = || Request::Delete { id: record.id.clone(), exec: None, force: true };
-        let mut made = shim.ask(create(prepared.clone())).await;
+        let mut made = shim.ask(create()).await;
         if made.as_ref().is_err_and(|failure| failure.kind == protocol::FailureKind::Exists) {
             // Left by a croftd that was killed between the two.
             let _ = shim.ask(delete()).await;
-            made = shim.ask(create(prepared)).await;
+            made = shim.ask(create()).await;
         }
         let started = match made {
             Ok(Reply::Running { pid }) => {
@@ -283,6 +289,8 @@ impl Container {
             }),
             Err(failure) => Err(failure),
         };
+        // It is in the namespaces that it shares by now, or never will be.
+        drop(joined);
         match started {
             Ok(pid) => {
                 self.change(|record| {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use croft_api::container::{Config, Container, Created, NetworkMode, State, Userns};
+use croft_api::container::{Config, Container, Created, Ipc, NetworkMode, State, Userns};
 use croft_api::event::Event;
 use croft_api::problem::{Kind, Problem};
 use croft_api::system::Info;
@@ -20,11 +20,12 @@ use croftd_network::{Files, Networks, Settings, Wish};
 use crate::args::Args;
 use crate::container::{self, Command, Handle, Removal, View};
 use crate::ids::{Ids, Range};
+use crate::joins::{self, For, Joined};
 use crate::records::{Phase, Record, Records, Wanted};
 use crate::roots::Roots;
 use crate::supervise::{News, Place, Shim};
 use crate::volumes::{Volumes, With};
-use crate::{clock, names, spec, users, volumes};
+use crate::{clock, devices, names, resolv, shm, spec, users, volumes};
 
 /// What all containers share.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub struct Shared {
     pub volumes: Volumes,
     /// Networks.
     pub networks: Networks,
+    containers: RwLock<HashMap<String, Handle>>,
     ids: Ids,
     root: PathBuf,
     state: PathBuf,
@@ -46,6 +48,7 @@ pub struct Shared {
     cgroup: String,
     newest_event: watch::Sender<u64>,
     unified: bool,
+    kernel: (u32, u32),
 }
 
 /// How long the supervisor may take to say what it has.
@@ -55,7 +58,15 @@ const FIRST_NEWS: std::time::Duration = std::time::Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Daemon {
     shared: Arc<Shared>,
-    containers: RwLock<HashMap<String, Handle>>,
+}
+
+/// A container's bundle, ready for croft-oci.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Its folder.
+    pub bundle: PathBuf,
+    /// What its configuration refers to: kept until the container is there.
+    pub joined: Joined,
 }
 
 impl Shared {
@@ -109,33 +120,48 @@ impl Shared {
             .is_ok_and(|state| state.status == croft_plan::lifecycle::Status::Paused)
     }
 
-    /// Mounts a container's root and writes its bundle. Gives the bundle's folder.
+    /// The container with this id.
+    pub fn container(&self, id: &str) -> Option<Handle> {
+        self.containers.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Mounts a container's root and writes its bundle.
     ///
     /// # Errors
     /// When the image is gone, or what was asked for is not possible.
-    pub async fn prepare(self: &Arc<Self>, record: &Record) -> Result<PathBuf, Problem> {
+    pub async fn prepare(self: &Arc<Self>, record: &Record, wanted: For) -> Result<Prepared, Problem> {
         let (shared, record) = (Arc::clone(self), record.clone());
-        blocking(move || shared.prepare_now(&record)).await
+        blocking(move || shared.prepare_now(&record, wanted)).await
     }
 
-    fn prepare_now(&self, record: &Record) -> Result<PathBuf, Problem> {
+    fn prepare_now(&self, record: &Record, wanted: For) -> Result<Prepared, Problem> {
         let title = format!("start {}", record.name);
         let invalid = |detail: String| Problem::new(Kind::Invalid, title.clone(), detail);
         let failed = |path: &Path, e: std::io::Error| {
             Problem::new(Kind::Internal, title.clone(), format!("{}: {e}", path.display()))
         };
+        let config = &record.config;
         let image = self.roots.image(&record.image_id)?;
-        let ids = record.ids.map(|start| Range { start, count: crate::ids::COUNT });
+        let joined = self.joined(&title, config, wanted)?;
+        let ids = record.ids.or(joined.ids).map(|start| Range { start, count: crate::ids::COUNT });
         if let Some(start) = record.ids {
             self.ids.keep(start, &record.id)?;
         }
         let bundle = self.run_folder(&record.id);
         std::fs::create_dir_all(&bundle).map_err(|e| failed(&bundle, e))?;
         let rootfs = self.roots.mount(&record.id, ids)?;
-        let user = record.config.user.as_deref().or(image.user.as_deref()).unwrap_or("");
-        let user = users::find(&rootfs, user).map_err(&invalid)?;
+        let user = config.user.as_deref().or(image.user.as_deref()).unwrap_or("");
+        let mut user = users::find(&rootfs, user).map_err(&invalid)?;
+        user.additional.extend(users::groups(&rootfs, &config.groups).map_err(&invalid)?);
         let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
-        let files = self.own_files(&bundle, record, &hostname).map_err(|e| failed(&bundle, e))?;
+        let files = self.own_files(&bundle, record, &hostname, &joined).map_err(|e| failed(&bundle, e))?;
+        let nodes = devices::make(&config.devices, config.privileged, &bundle.join("devices"), ids);
+        let own_shm = match config.ipc {
+            Ipc::Shareable => {
+                Some(shm::make(&bundle, config.shm_size).map_err(|e| failed(&bundle.join("shm"), e))?)
+            }
+            _ => None,
+        };
         let found = spec::Found {
             id: &record.id,
             hostname: &hostname,
@@ -143,17 +169,20 @@ impl Shared {
             ids,
             user,
             cgroup: &format!("/{}/{}", self.cgroup, record.id),
-            network: None,
+            joined: &joined.namespaces,
+            shm: own_shm.as_deref().or(joined.shm.as_deref()),
+            devices: &nodes.map_err(&invalid)?,
+            kernel: self.kernel,
             files: &files,
             volumes: &|name| self.volumes.data(name),
             unified: self.unified,
         };
         let config =
-            spec::config_json(&record.config, &image.defaults, &found).map_err(|e| invalid(e.to_string()))?;
+            spec::config_json(config, &image.defaults, &found).map_err(|e| invalid(e.to_string()))?;
         let path = bundle.join("config.json");
         let text = serde_json::to_vec(&config).map_err(|e| invalid(e.to_string()))?;
         std::fs::write(&path, text).map_err(|e| failed(&path, e))?;
-        Ok(bundle)
+        Ok(Prepared { bundle, joined })
     }
 
     /// The files that croftd gives every container.
@@ -162,6 +191,7 @@ impl Shared {
         bundle: &Path,
         record: &Record,
         hostname: &str,
+        joined: &Joined,
     ) -> std::io::Result<std::collections::BTreeMap<String, PathBuf>> {
         let hosts = bundle.join("hosts");
         let resolv = bundle.join("resolv.conf");
@@ -178,8 +208,15 @@ impl Shared {
                 },
             },
         };
-        std::fs::write(&hosts, names.hosts)?;
-        std::fs::write(&resolv, names.resolv)?;
+        // Who shares a network shares its names, those too that are added later.
+        let (hosts, resolv) = match &joined.names {
+            Some(theirs) => (theirs.join("hosts"), theirs.join("resolv.conf")),
+            None => {
+                std::fs::write(&hosts, resolv::hosts(names.hosts, &record.config))?;
+                std::fs::write(&resolv, resolv::resolv_conf(&names.resolv, &record.config))?;
+                (hosts, resolv)
+            }
+        };
         let name = bundle.join("hostname");
         std::fs::write(&name, format!("{hostname}\n"))?;
         let files = [("/etc/hosts", hosts), ("/etc/hostname", name), ("/etc/resolv.conf", resolv)];
@@ -210,6 +247,7 @@ impl Shared {
         let done = blocking(move || {
             shared.networks.detach(&id)?;
             shared.roots.unmount(&id)?;
+            shm::unmake(&shared.run_folder(&id));
             let _ = std::fs::remove_dir_all(shared.run_folder(&id));
             Ok(())
         });
@@ -310,9 +348,11 @@ impl Daemon {
             cgroup: args.cgroup.clone(),
             shim: Shim::start(place, news),
             unified: facts.v1_hierarchies.is_empty(),
+            kernel: kernel(),
+            containers: RwLock::default(),
             records,
         });
-        let daemon = Arc::new(Daemon { shared: Arc::clone(&shared), containers: RwLock::default() });
+        let daemon = Arc::new(Daemon { shared: Arc::clone(&shared) });
         daemon.take_up().await?;
         // What runs is known before anybody asks.
         let mut heard = heard;
@@ -402,11 +442,11 @@ impl Daemon {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, Handle>> {
-        self.containers.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared.containers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, Handle>> {
-        self.containers.write().unwrap_or_else(PoisonError::into_inner)
+        self.shared.containers.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the containers are that have not been removed.
@@ -468,7 +508,12 @@ impl Daemon {
     /// When it cannot be; nothing of it is left then.
     pub async fn create(&self, mut config: Config) -> Result<Created, Problem> {
         let title = format!("create {}", config.name.as_deref().unwrap_or("a container"));
-        let image = self.shared.roots.resolve(&config.image)?;
+        spec::check(&config).map_err(|e| Problem::new(Kind::Invalid, &*title, e.to_string()))?;
+        let image = self.shared.roots.resolve(&config.image, config.platform.as_deref())?;
+        for (_, other) in joins::others(&mut config) {
+            // By its id: another one may get its name.
+            *other = self.find(other)?.view().record.id;
+        }
         let id = names::id();
         let name = config.name.clone().unwrap_or_else(|| names::made_up(&id));
         names::check(&name).map_err(|why| Problem::new(Kind::Invalid, title, why))?;
@@ -506,7 +551,7 @@ impl Daemon {
     }
 
     async fn make(&self, record: &mut Record, anonymous: Vec<String>) -> Result<(), Problem> {
-        if record.config.userns == Userns::Own {
+        if record.config.userns == Userns::Own && !joins::any(&record.config) {
             record.ids = Some(self.shared.ids.take(&record.id)?.start);
             self.shared.records.update(record)?;
         }
@@ -534,7 +579,7 @@ impl Daemon {
         })
         .await?;
         // What no container can have is refused now, and not at the start.
-        self.shared.prepare(record).await?;
+        self.shared.prepare(record, For::Check).await?;
         self.shared.release(record).await;
         record.phase = Phase::Made;
         self.shared.records.update(record)
@@ -567,6 +612,13 @@ impl Daemon {
             cgroups: if self.shared.unified { "unified" } else { "hybrid" }.to_owned(),
         }
     }
+}
+
+/// The first two numbers of the kernel's version.
+fn kernel() -> (u32, u32) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or_default());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
 /// How often croft's own rules and bridges are looked at: a firewall that is reloaded takes them away.

@@ -9,7 +9,7 @@ use anyhow::Context;
 use croft_api::image::{Image, Progress};
 use croft_api::problem::{Kind, Problem};
 use croft_images::files::Root;
-use croft_images::manifest::{Config, Defaults};
+use croft_images::manifest::{Config, Defaults, Platform};
 use croft_images::pack::Owners;
 use croft_images::registry::{Event, Registry, Settings};
 use croft_images::snapshot::{Devices, IdRange, MountOptions, State};
@@ -72,13 +72,20 @@ impl Roots {
         Ok(Roots { store: Arc::new(Store::open(&root.join("images"))?), mounts })
     }
 
-    /// The id of the image that `name` means.
+    /// The id of the image that `name` means, which has to be for `platform` if that is given.
     ///
     /// # Errors
     /// [`Kind::NotFound`], with the title `image NAME`, when it has to be pulled first.
-    pub fn resolve(&self, name: &str) -> Result<String, Problem> {
-        let image = self.store.find(name).map_err(problem(&format!("image {name}")));
+    pub fn resolve(&self, name: &str, platform: Option<&str>) -> Result<String, Problem> {
+        let title = format!("image {name}");
+        let platform: Option<Platform> =
+            platform.map(str::parse).transpose().map_err(problem(&format!("platform of {name}")))?;
+        let image = self.store.find(name).map_err(problem(&title));
         match image {
+            Ok(image) if platform.as_ref().is_some_and(|wanted| !wanted.accepts(&image.platform)) => {
+                let why = format!("it is for {}", image.platform);
+                Err(Problem::new(Kind::NotFound, title, why))
+            }
             Ok(image) => Ok(image.config.to_string()),
             Err(missing) if missing.kind == Kind::NotFound => {
                 Err(missing.hint(format!("croft image pull {name}, or croft image ls for what there is")))
@@ -161,11 +168,13 @@ impl Roots {
     pub async fn pull(
         &self,
         name: &str,
+        platform: Option<&str>,
         tell: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<Image, Problem> {
         let title = format!("pull {name}");
         let reference: Reference = name.parse().map_err(problem(&title))?;
-        let settings = Settings { docker_config: docker_config(), ..Settings::default() };
+        let platform = platform.map_or(Ok(Platform::here()), str::parse).map_err(problem(&title))?;
+        let settings = Settings { docker_config: docker_config(), platform, ..Settings::default() };
         let told = Arc::new(Teller(tell));
         let pulled =
             Registry::new(settings).pull(&self.store, &reference, told).await.map_err(problem(&title))?;

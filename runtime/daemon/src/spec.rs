@@ -1,13 +1,19 @@
 //! From what a user asks for to the `config.json` of an OCI bundle: croftd's policy. Pure: what the host and the image have comes in as values.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod check;
+mod resources;
+mod security;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use croft_api::container::{Config, Mount, NetworkMode};
+use croft_api::container::{Config, Ipc, Mount, NetworkMode, Pid};
 use serde_json::{Value, json};
 
+use crate::devices::Node;
 use crate::ids::Range;
-use crate::profile;
+
+pub use check::check;
 
 /// What the image says of containers made from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,8 +43,14 @@ pub struct Found<'a> {
     pub user: User,
     /// Its group, below the hierarchy's top.
     pub cgroup: &'a str,
-    /// Its network namespace, when it was made before it.
-    pub network: Option<&'a Path>,
+    /// Namespaces of other containers that it is in, by their kinds in the configuration.
+    pub joined: &'a BTreeMap<&'static str, PathBuf>,
+    /// Where the files of its /dev/shm are on the host, when it shares them.
+    pub shm: Option<&'a Path>,
+    /// Its devices beside the usual ones.
+    pub devices: &'a [Node],
+    /// The version of the kernel.
+    pub kernel: (u32, u32),
     /// Files that are croftd's, by where they are in the container: hosts, resolv.conf.
     pub files: &'a BTreeMap<String, PathBuf>,
     /// Where the folder of a volume is.
@@ -73,6 +85,19 @@ pub enum Invalid {
     /// An environment variable without a name.
     #[error("{0:?} is no environment variable: NAME=VALUE")]
     Variable(String),
+    /// Options that exclude each other.
+    #[error("{0} and {1} do not go together: {2}")]
+    Mix(&'static str, &'static str, &'static str),
+    /// A value that an option does not take.
+    #[error("{what}: {value:?} is not possible: {why}")]
+    Value {
+        /// Of what.
+        what: &'static str,
+        /// What was asked.
+        value: String,
+        /// What is taken.
+        why: String,
+    },
     /// A number that makes no sense.
     #[error("{what}: {value} is not possible: {why}")]
     Number {
@@ -85,15 +110,6 @@ pub enum Invalid {
     },
 }
 
-/// Bytes below which no program runs.
-const LEAST_MEMORY: u64 = 4 << 20;
-
-/// The period of `cpu.max`, in microseconds.
-const CPU_PERIOD: u64 = 100_000;
-
-/// Processes that a container may have when nobody says how many.
-pub const DEFAULT_PIDS: i64 = 4096;
-
 /// The PATH of a container whose image has none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -102,42 +118,43 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// # Errors
 /// For what no container can have.
 pub fn config_json(config: &Config, image: &ImageDefaults, found: &Found<'_>) -> Result<Value, Invalid> {
-    let capabilities = capabilities(config)?;
+    let capabilities = security::capabilities(config)?;
     let bounding: Vec<String> = capabilities.iter().map(|name| format!("CAP_{name}")).collect();
-    let host_network = config.network == NetworkMode::Host;
     let mut process = json!({
         "terminal": config.terminal,
         "args": args(config, image)?,
         "env": env(config, image, found.hostname)?,
         "cwd": workdir(config, image)?,
         "capabilities": {"bounding": bounding},
-        "noNewPrivileges": false,
-        "oomScoreAdj": 0,
+        "rlimits": resources::rlimits(config)?,
+        "oomScoreAdj": resources::oom_score_adj(config)?,
     });
     run_as(&mut process, &found.user);
     let mut linux = json!({
         "cgroupsPath": found.cgroup,
-        "namespaces": namespaces(host_network, found),
-        "resources": resources(config)?,
-        "seccomp": profile::seccomp(&capabilities),
-        "maskedPaths": profile::MASKED,
-        "readonlyPaths": profile::READ_ONLY,
+        "namespaces": namespaces(config, found),
+        "resources": resources::resources(config, found.devices)?,
         "sysctl": config.sysctls,
     });
-    if let Some(Range { start, count }) = found.ids {
+    security::confine(config, &capabilities, found.kernel, &mut process, &mut linux)?;
+    if let (Some(Range { start, count }), false) = (found.ids, found.joined.contains_key("user")) {
         let map = json!([{"containerID": 0, "hostID": start, "size": count}]);
         linux["uidMappings"] = map.clone();
         linux["gidMappings"] = map;
     }
-    Ok(json!({
+    let mut spec = json!({
         "ociVersion": "1.3.0",
         "root": {"path": found.rootfs, "readonly": config.read_only},
         "hostname": found.hostname,
         "process": process,
-        "mounts": mounts(config, host_network, found)?,
+        "mounts": mounts(config, found)?,
         "annotations": {"dev.croft.container": found.id},
         "linux": linux,
-    }))
+    });
+    if let Some(domainname) = &config.domainname {
+        spec["domainname"] = json!(domainname);
+    }
+    Ok(spec)
 }
 
 fn args(config: &Config, image: &ImageDefaults) -> Result<Vec<String>, Invalid> {
@@ -204,76 +221,32 @@ fn absolute(path: &str) -> Result<&str, Invalid> {
     }
 }
 
-fn capabilities(config: &Config) -> Result<BTreeSet<String>, Invalid> {
-    let known = |name: &String| {
-        let name = name.to_ascii_uppercase();
-        let name = name.strip_prefix("CAP_").unwrap_or(&name).to_owned();
-        let is_known = name == "ALL" || profile::ALL_CAPABILITIES.contains(&name.as_str());
-        if is_known { Ok(name) } else { Err(Invalid::Capability(name)) }
+fn namespaces(config: &Config, found: &Found<'_>) -> Vec<Value> {
+    let own = |kind: &str| match kind {
+        "pid" => config.pid != Pid::Host,
+        "ipc" => config.ipc != Ipc::Host,
+        "network" => config.network != NetworkMode::Host,
+        "user" => found.ids.is_some(),
+        _ => true,
     };
-    let add: Vec<String> = config.cap_add.iter().map(known).collect::<Result<_, _>>()?;
-    let drop: Vec<String> = config.cap_drop.iter().map(known).collect::<Result<_, _>>()?;
-    let all = |list: &[String]| list.iter().any(|name| name == "ALL");
-    let mut set: BTreeSet<String> = match (all(&add), all(&drop)) {
-        (true, _) => profile::ALL_CAPABILITIES.map(str::to_owned).into(),
-        (false, true) => BTreeSet::new(),
-        (false, false) => profile::CAPABILITIES.map(str::to_owned).into(),
+    let kinds = ["pid", "ipc", "uts", "mount", "cgroup", "network", "user"];
+    let entry = |kind: &&str| match found.joined.get(kind) {
+        Some(path) => json!({"type": kind, "path": path}),
+        None => json!({"type": kind}),
     };
-    set.retain(|name| !drop.contains(name));
-    set.extend(add.into_iter().filter(|name| name != "ALL" && !drop.contains(name)));
-    Ok(set)
+    kinds.iter().filter(|kind| own(kind)).map(entry).collect()
 }
 
-fn namespaces(host_network: bool, found: &Found<'_>) -> Vec<Value> {
-    let mut list: Vec<Value> =
-        ["pid", "ipc", "uts", "mount", "cgroup"].iter().map(|kind| json!({"type": kind})).collect();
-    match found.network {
-        _ if host_network => {}
-        Some(path) => list.push(json!({"type": "network", "path": path})),
-        None => list.push(json!({"type": "network"})),
-    }
-    if found.ids.is_some() {
-        list.push(json!({"type": "user"}));
-    }
-    list
-}
-
-fn resources(config: &Config) -> Result<Value, Invalid> {
-    let limits = &config.limits;
-    let pids = limits.pids.unwrap_or(DEFAULT_PIDS);
-    let mut resources = json!({
-        "devices": [{"allow": false, "access": "rwm"}],
-        "pids": {"limit": pids},
-    });
-    if let Some(memory) = limits.memory {
-        if memory < LEAST_MEMORY {
-            let why = "no program runs in less than 4 MiB";
-            return Err(Invalid::Number { what: "memory", value: memory.to_string(), why });
-        }
-        resources["memory"] = json!({"limit": memory});
-    }
-    let mut cpu = serde_json::Map::new();
-    if let Some(cpus) = limits.cpus {
-        if !cpus.is_finite() || cpus < 0.01 {
-            let why = "the kernel divides a processor into hundredths";
-            return Err(Invalid::Number { what: "cpus", value: cpus.to_string(), why });
-        }
-        cpu.insert("quota".into(), json!((cpus * CPU_PERIOD as f64) as i64));
-        cpu.insert("period".into(), json!(CPU_PERIOD));
-    }
-    if let Some(shares) = limits.cpu_shares {
-        cpu.insert("shares".into(), json!(shares));
-    }
-    if !cpu.is_empty() {
-        resources["cpu"] = cpu.into();
-    }
-    Ok(resources)
-}
-
-fn mounts(config: &Config, host_network: bool, found: &Found<'_>) -> Result<Vec<Value>, Invalid> {
+fn mounts(config: &Config, found: &Found<'_>) -> Result<Vec<Value>, Invalid> {
     let plain = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
+    // What shows a namespace is only given to who owns that: the host's own view of it is bound otherwise.
+    let foreign = |is_host: bool| is_host && found.ids.is_some();
     let mut list = vec![
-        plain("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        if foreign(config.pid == Pid::Host) {
+            plain("/proc", "none", "/proc", &["rbind", "nosuid", "noexec", "nodev"])
+        } else {
+            plain("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])
+        },
         plain("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=64k"]),
         plain(
             "/dev/pts",
@@ -281,31 +254,39 @@ fn mounts(config: &Config, host_network: bool, found: &Found<'_>) -> Result<Vec<
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        plain("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
-        plain("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        shm(config, found)?,
     ];
-    // sysfs shows the devices of a network namespace, and is only given to who owns that.
-    if host_network && found.ids.is_some() {
+    if !foreign(config.ipc == Ipc::Host) {
+        list.push(plain("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+    }
+    let writable = if config.privileged { "rw" } else { "ro" };
+    if foreign(config.network == NetworkMode::Host) {
         list.push(plain("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]));
     } else {
-        list.push(plain("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
+        list.push(plain("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", writable]));
         if found.unified {
-            let options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
+            let options = ["nosuid", "noexec", "nodev", "relatime", writable];
             list.push(plain("/sys/fs/cgroup", "cgroup", "cgroup", &options));
         }
+    }
+    for device in found.devices {
+        list.push(json!({"destination": absolute(&device.target)?, "type": "bind", "source": device.node,
+            "options": ["bind", "nosuid", "noexec", "dev"]}));
     }
     for (target, source) in found.files {
         list.push(json!({"destination": target, "type": "bind", "source": source,
             "options": ["bind", "nosuid", "nodev", "noexec", "ro"]}));
     }
+    let access = |read_only| if read_only { Access::ReadOnly } else { Access::ReadWrite };
     for mount in &config.mounts {
         list.push(match mount {
             Mount::Bind { source, target, read_only, unmapped } => {
-                bind(absolute(source)?, absolute(target)?, *read_only, found.ids.filter(|_| !unmapped))
+                let ids = found.ids.filter(|_| !unmapped);
+                bind(Path::new(absolute(source)?), absolute(target)?, access(*read_only), ids)
             }
             Mount::Volume { name, target, read_only, .. } => {
                 let source = (found.volumes)(name);
-                bind(&source.to_string_lossy(), absolute(target)?, *read_only, found.ids)
+                bind(&source, absolute(target)?, access(*read_only), found.ids)
             }
             Mount::Tmpfs { target, size } => {
                 let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
@@ -317,9 +298,33 @@ fn mounts(config: &Config, host_network: bool, found: &Found<'_>) -> Result<Vec<
     Ok(list)
 }
 
+/// Shared memory: its own, or a folder of the host's.
+fn shm(config: &Config, found: &Found<'_>) -> Result<Value, Invalid> {
+    let own = 64 << 20;
+    let host = Path::new("/dev/shm");
+    let shared = match (&config.ipc, found.shm) {
+        // New files there are the container's, and nobody's on the host who is somebody there.
+        (Ipc::Host, _) => bind(host, "/dev/shm", Access::ReadWrite, None),
+        (_, Some(shared)) => bind(shared, "/dev/shm", Access::ReadWrite, found.ids),
+        (_, None) => {
+            let size = format!("size={}", config.shm_size.unwrap_or(own));
+            json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+                "options": ["nosuid", "noexec", "nodev", "mode=1777", size]})
+        }
+    };
+    Ok(shared)
+}
+
+/// What may be done with the files of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
 /// A bind mount whose files keep their owners' numbers in the container.
-fn bind(source: &str, target: &str, read_only: bool, ids: Option<Range>) -> Value {
-    let mut options = vec!["rbind", if read_only { "ro" } else { "rw" }];
+fn bind(source: &Path, target: &str, access: Access, ids: Option<Range>) -> Value {
+    let mut options = vec!["rbind", if access == Access::ReadOnly { "ro" } else { "rw" }];
     let mut mount = json!({"destination": target, "type": "none", "source": source});
     if let Some(Range { start, count }) = ids {
         options.push("ridmap");
@@ -332,94 +337,4 @@ fn bind(source: &str, target: &str, read_only: bool, ids: Option<Range>) -> Valu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(files: &BTreeMap<String, PathBuf>) -> Found<'_> {
-        Found {
-            id: "c1",
-            hostname: "web",
-            rootfs: Path::new("/roots/c1"),
-            ids: Some(Range { start: 1_000_000, count: 65_536 }),
-            user: User::default(),
-            cgroup: "/croft/c1",
-            network: None,
-            files,
-            volumes: &|name| Path::new("/volumes").join(name),
-            unified: true,
-        }
-    }
-
-    fn made(config: &Config, image: &ImageDefaults) -> Result<Value, Invalid> {
-        config_json(config, image, &found(&BTreeMap::new()))
-    }
-
-    fn asked(command: &[&str]) -> Config {
-        Config { command: command.iter().map(|s| (*s).to_owned()).collect(), ..Config::default() }
-    }
-
-    #[test]
-    fn a_plain_container_has_its_own_ids_and_no_more_rights_than_the_usual() {
-        let spec = made(&asked(&["sh"]), &ImageDefaults::default()).unwrap();
-        assert_eq!(spec["linux"]["uidMappings"][0]["hostID"], 1_000_000);
-        assert_eq!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 14);
-        assert_eq!(spec["linux"]["resources"]["pids"]["limit"], DEFAULT_PIDS);
-        let kinds: Vec<&str> = spec["linux"]["namespaces"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|n| n["type"].as_str().unwrap())
-            .collect();
-        assert_eq!(kinds, ["pid", "ipc", "uts", "mount", "cgroup", "network", "user"]);
-    }
-
-    #[test]
-    fn the_request_goes_before_the_image() {
-        let image = ImageDefaults {
-            entrypoint: vec!["/entry".into()],
-            command: vec!["serve".into()],
-            env: vec!["A=image".into(), "PATH=/bin".into()],
-            workdir: Some("/srv".into()),
-        };
-        let plain = made(&Config::default(), &image).unwrap();
-        assert_eq!(plain["process"]["args"], json!(["/entry", "serve"]));
-        assert_eq!(plain["process"]["cwd"], "/srv");
-        assert_eq!(plain["process"]["env"], json!(["HOSTNAME=web", "A=image", "PATH=/bin"]));
-        let mut config = asked(&["other"]);
-        config.env = vec!["A=mine".into()];
-        let other = made(&config, &image).unwrap();
-        assert_eq!(other["process"]["args"], json!(["/entry", "other"]));
-        assert_eq!(other["process"]["env"], json!(["HOSTNAME=web", "PATH=/bin", "A=mine"]));
-        config.entrypoint = Some(vec![]);
-        assert_eq!(made(&config, &image).unwrap()["process"]["args"], json!(["other"]));
-    }
-
-    #[test]
-    fn what_no_container_can_have_is_refused() {
-        let image = ImageDefaults::default();
-        assert_eq!(made(&Config::default(), &image), Err(Invalid::NoCommand));
-        let refused = |change: fn(&mut Config)| {
-            let mut config = asked(&["sh"]);
-            change(&mut config);
-            made(&config, &image).unwrap_err().to_string()
-        };
-        assert!(refused(|c| c.cap_add = vec!["FLY".into()]).contains("FLY"));
-        assert!(refused(|c| c.workdir = Some("srv".into())).contains("srv"));
-        assert!(refused(|c| c.env = vec!["=x".into()]).contains("=x"));
-        assert!(refused(|c| c.limits.memory = Some(1)).contains("memory"));
-        assert!(refused(|c| c.limits.cpus = Some(0.0)).contains("cpus"));
-    }
-
-    #[test]
-    fn capabilities_are_added_and_dropped_in_docker_s_words() {
-        let set = |add: &[&str], drop: &[&str]| {
-            let list = |names: &[&str]| names.iter().map(|s| (*s).to_owned()).collect();
-            let config = Config { cap_add: list(add), cap_drop: list(drop), ..asked(&["sh"]) };
-            capabilities(&config).unwrap()
-        };
-        assert_eq!(set(&[], &["ALL"]).len(), 0);
-        assert_eq!(set(&["net_admin"], &["ALL"]), BTreeSet::from(["NET_ADMIN".to_owned()]));
-        assert_eq!(set(&["ALL"], &["CAP_SYS_ADMIN"]).len(), profile::ALL_CAPABILITIES.len() - 1);
-        assert!(!set(&[], &["chown"]).contains("CHOWN"));
-    }
-}
+mod tests;

@@ -15,6 +15,18 @@ pub fn find(rootfs: &Path, asked: &str) -> Result<User, String> {
     resolve(asked, &read("etc/passwd"), &read("etc/group"))
 }
 
+/// The groups that `asked` mean in the root at `rootfs`, names or numbers.
+///
+/// # Errors
+/// In words, for a name that the root does not know.
+pub fn groups(rootfs: &Path, asked: &[String]) -> Result<Vec<u32>, String> {
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = rootfs_file::read(rootfs, Path::new("etc/group"), LONGEST).unwrap_or_default();
+    asked.iter().map(|name| group_number(name, &text)).collect()
+}
+
 /// Bytes of a passwd or group file that are looked at: it is the container's, and may be anything.
 const LONGEST: usize = 4 << 20;
 
@@ -39,15 +51,7 @@ fn resolve(asked: &str, passwd: &str, group: &str) -> Result<User, String> {
     let own_group = line.as_ref().and_then(|line| number_at(line, 3)).unwrap_or(0);
     let gid = match group_asked {
         None => own_group,
-        Some(asked) => match asked.parse() {
-            Ok(number) => number,
-            Err(_) => group
-                .lines()
-                .map(fields)
-                .find(|line| line.first() == Some(&asked))
-                .and_then(|line| number_at(&line, 2))
-                .ok_or_else(|| format!("group {asked}: is not in the image's /etc/group"))?,
-        },
+        Some(asked) => group_number(asked, group)?,
     };
     let name = line.as_ref().and_then(|line| line.first().copied());
     let additional = match (name, group_asked) {
@@ -56,6 +60,15 @@ fn resolve(asked: &str, passwd: &str, group: &str) -> Result<User, String> {
         _ => Vec::new(),
     };
     Ok(User { uid, gid, additional })
+}
+
+fn group_number(asked: &str, group: &str) -> Result<u32, String> {
+    if let Ok(number) = asked.parse() {
+        return Ok(number);
+    }
+    let line = group.lines().map(fields).find(|line| line.first() == Some(&asked));
+    line.and_then(|line| number_at(&line, 2))
+        .ok_or_else(|| format!("group {asked}: is not in the image's /etc/group"))
 }
 
 fn fields(line: &str) -> Vec<&str> {

@@ -4,9 +4,13 @@
 //! helps to make further ones is left out. A call that is not in them, and every call newer than them, gets ENOSYS, so that a C
 //! library falls back instead of giving up.
 
+mod custom;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+
+pub use custom::custom;
 
 /// The capabilities of a container, without `CAP_`.
 pub const CAPABILITIES: [&str; 14] = [

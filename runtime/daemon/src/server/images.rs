@@ -32,7 +32,7 @@ async fn images(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Image>> {
 #[utoipa::path(post, path = "/images/pull", request_body = Pull, responses((status = 200, body = Progress)))]
 async fn pull(
     State(daemon): State<Arc<Daemon>>,
-    Body(Pull { image }): Body<Pull>,
+    Body(Pull { image, platform }): Body<Pull>,
 ) -> Result<Response, Refusal> {
     let (lines, answer) = ndjson();
     tokio::spawn(async move {
@@ -41,7 +41,7 @@ async fn pull(
             // Whoever is slow misses steps, never the end.
             let _ = told.try_send(line(&progress));
         };
-        let last = match daemon.shared().roots.pull(&image, tell).await {
+        let last = match daemon.shared().roots.pull(&image, platform.as_deref(), tell).await {
             Ok(image) => Progress::Done { image },
             Err(problem) => Progress::Failed { problem },
         };
