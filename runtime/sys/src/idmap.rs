@@ -1,6 +1,6 @@
 //! User namespaces that only describe a mapping of ids, for idmapped mounts; see `MOUNT_ATTR_IDMAP` in mount_setattr(2).
 //!
-//! Unlike [`crate::clone::clone3`] this may be called in a process with threads: the child makes three system calls and ends.
+//! Unlike [`crate::clone::clone3`] this may be called in a process with threads: the child makes a few system calls and ends.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -32,11 +32,16 @@ pub fn namespace(proc: &Proc, ranges: &[Range]) -> Result<OwnedFd> {
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     if pid == 0 {
         let mut byte = 0u8;
-        // SAFETY: close, read and _exit are safe after a fork of a process with threads (signal-safety(7)); the descriptors are the
-        // child's own copies, which nothing in it uses later, and the buffer is one live byte. Its copy of the writing end goes
-        // first, so that the read ends when the caller's does, even by the caller's death.
+        let kept = wait.as_raw_fd() as libc::c_uint;
+        // SAFETY: close_range, read and _exit are safe after a fork of a process with threads (plain system calls, no lock); the
+        // descriptors are the child's own copies, which nothing in it uses later, and the buffer is one live byte. All writing ends go
+        // first, so that the read ends when the caller's does, even by the caller's death: its own, and those of calls in other
+        // threads, whose children would otherwise wait for this one while it waits for them.
         unsafe {
-            libc::close(go.as_raw_fd());
+            if kept > 0 {
+                libc::syscall(libc::SYS_close_range, 0, kept - 1, 0);
+            }
+            libc::syscall(libc::SYS_close_range, kept + 1, libc::c_uint::MAX, 0);
             libc::read(wait.as_raw_fd(), (&raw mut byte).cast(), 1);
             libc::_exit(0)
         }
@@ -88,5 +93,28 @@ mod tests {
         assert_eq!(crate::ns::kind(made.as_fd()).unwrap(), libc::CLONE_NEWUSER);
         let wrong = namespace(&proc, &[Range { inside: 0, outside: 0, size: 0 }]);
         assert_eq!(wrong.unwrap_err().errno(), rustix::io::Errno::INVAL);
+    }
+
+    #[test]
+    fn many_threads_do_not_wait_for_each_other() {
+        const THREADS: u32 = 8;
+        if crate::credentials::user().1 != 0 {
+            return crate::testing::skipped("many_threads_do_not_wait_for_each_other", "needs root");
+        }
+        let (done, ends) = std::sync::mpsc::channel();
+        for thread in 0..THREADS {
+            let done = done.clone();
+            std::thread::spawn(move || {
+                let proc = Proc::open().unwrap();
+                for _ in 0..100 {
+                    let range = Range { inside: 0, outside: 100_000 * (thread + 1), size: 65536 };
+                    namespace(&proc, &[range]).unwrap();
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..THREADS {
+            ends.recv_timeout(std::time::Duration::from_secs(60)).expect("a thread waits for another");
+        }
     }
 }
