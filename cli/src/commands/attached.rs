@@ -1,14 +1,19 @@
 //! Staying with a process: its output here, this terminal's input and size there.
+//!
+//! croftd may be killed, restarted or upgraded meanwhile: the process goes on, and so does this, from the byte where it was cut off.
 
+use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 
-use croft_api::client::Client;
+use croft_api::client::{Client, Error};
 use croft_api::stream::{self, Frame, Output, PAYLOAD_LIMIT};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::Failed;
+use super::patience::{Contact, patiently};
 
 /// What of a process is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -52,119 +57,292 @@ pub enum Ended {
     User,
 }
 
-/// Attaches to the streams at `path` until they end, or the user detaches.
+/// An attachment to the streams at a path.
+pub struct Attached<C> {
+    path: String,
+    wanted: Wanted,
+    connection: C,
+}
+
+/// Attaches to the streams at `path`.
 ///
 /// # Errors
-/// When croftd refuses, or the connection breaks.
-pub async fn stay(client: &Client, path: &str, wanted: Wanted) -> Result<Ended, Failed> {
-    let both = if wanted.terminal { "" } else { "&stderr=oldest" };
-    let path = format!("{path}stdout={}{both}", wanted.from);
-    let connection = client.attach(&path).await?;
-    let (mut from, to) = tokio::io::split(connection);
+/// When croftd refuses.
+pub async fn attach(
+    client: &Client,
+    path: &str,
+    wanted: Wanted,
+) -> Result<Attached<impl AsyncRead + AsyncWrite + use<>>, Failed> {
+    let connection = client.attach(&Shown::new(wanted).path(path)).await?;
+    Ok(Attached { path: path.to_owned(), wanted, connection })
+}
+
+/// Attaches to the streams of a container at `path`, and has it started then.
+///
+/// # Errors
+/// When croftd refuses, or it cannot be started.
+pub async fn start(
+    client: &Client,
+    path: &str,
+    wanted: Wanted,
+) -> Result<Attached<impl AsyncRead + AsyncWrite + use<>>, Failed> {
+    let connection = client.attach(&format!("{}start=true", Shown::new(wanted).path(path))).await?;
+    Ok(Attached { path: path.to_owned(), wanted, connection })
+}
+
+impl<C: AsyncRead + AsyncWrite> Attached<C> {
+    /// Stays until the streams end, or the user detaches.
+    ///
+    /// # Errors
+    /// When the connection breaks for long.
+    pub async fn stay(self, client: &Client) -> Result<Ended, Failed> {
+        stay(client, &self.path, self.wanted, self.connection).await
+    }
+}
+
+async fn stay(
+    client: &Client,
+    path: &str,
+    wanted: Wanted,
+    first: impl AsyncRead + AsyncWrite,
+) -> Result<Ended, Failed> {
+    let mut shown = Shown::new(wanted);
     let raw = (wanted.terminal && wanted.stdin && std::io::stdin().is_terminal()).then(Raw::new).flatten();
-    let (frames, mut sent) = tokio::sync::mpsc::channel::<Frame>(16);
-    let mut to = to;
-    let sender = tokio::spawn(async move {
-        while let Some(frame) = sent.recv().await {
-            if stream::write(&mut to, &frame.encode()).await.is_err() {
-                return;
+    let mut own = Own {
+        typed: wanted.stdin.then(|| Typed::new(raw.is_some())),
+        sizes: if wanted.terminal { signal(SignalKind::window_change()).ok() } else { None },
+    };
+    let mut lost = match pass(first, &mut shown, &mut own).await {
+        Ok(ended) => return Ok(ended),
+        Err(error) => error,
+    };
+    loop {
+        let path = shown.path(path);
+        let again = match patiently(Contact::Had, || client.attach(&path)).await {
+            Ok(connection) => connection,
+            // It has ended meanwhile, and is gone with what it said last.
+            Err(Error::Refused(_)) if own.typed.is_none() || shown.is_some() => return Ok(Ended::Process),
+            Err(error @ Error::Refused(_)) => return Err(error.into()),
+            Err(_) => return Err(Failed::from(format!("the connection to croftd broke: {lost}"))),
+        };
+        match pass(again, &mut shown, &mut own).await {
+            Ok(ended) => return Ok(ended),
+            Err(error) => lost = error,
+        }
+    }
+}
+
+/// What has been shown so far of each output: the number of its next byte.
+struct Shown {
+    from: &'static str,
+    next: [Option<u64>; 2],
+    open: [bool; 2],
+}
+
+impl Shown {
+    fn new(wanted: Wanted) -> Self {
+        Shown { from: wanted.from, next: [None, None], open: [true, !wanted.terminal] }
+    }
+
+    fn is_some(&self) -> bool {
+        self.next.iter().any(Option::is_some)
+    }
+
+    /// `path` with where each output goes on.
+    fn path(&self, path: &str) -> String {
+        let mut text = path.to_owned();
+        for (name, (next, open)) in ["stdout", "stderr"].into_iter().zip(self.next.iter().zip(self.open)) {
+            if open {
+                let from = next.map_or_else(|| self.from.to_owned(), |next| next.to_string());
+                text.push_str(&format!("{name}={from}&"));
             }
         }
-    });
-    let (detached, mut by_user) = tokio::sync::oneshot::channel();
-    let mut helpers = Vec::new();
-    if wanted.terminal {
-        helpers.push(tokio::spawn(sizes(frames.clone())));
+        text
     }
-    if wanted.stdin {
-        helpers.push(tokio::spawn(input(frames.clone(), raw.is_some(), detached)));
+
+    fn show(&mut self, output: Output, offset: u64, bytes: &[u8]) {
+        // Whoever read it has gone; the process goes on.
+        let _ = match output {
+            Output::Stdout => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
+            Output::Stderr => std::io::stderr().write_all(bytes),
+        };
+        self.next[index(output)] = Some(offset + bytes.len() as u64);
     }
-    let mut typing = wanted.stdin;
-    let mut open = if wanted.terminal { 1 } else { 2 };
-    let ended = loop {
+}
+
+fn index(output: Output) -> usize {
+    usize::from(output == Output::Stderr)
+}
+
+/// What this terminal has for the process.
+struct Own {
+    typed: Option<Typed>,
+    sizes: Option<Signal>,
+}
+
+/// Pieces of input that are under way at most.
+const UNDER_WAY: usize = 16;
+
+/// What is typed or piped in: kept until the process has got it.
+struct Typed {
+    pieces: mpsc::Receiver<Piece>,
+    kept: VecDeque<(u64, Vec<u8>)>,
+    /// The number after the last byte that was read.
+    end: u64,
+    ended: bool,
+}
+
+/// One thing that the reader of the input says.
+enum Piece {
+    Bytes(Vec<u8>),
+    Detach,
+}
+
+impl Typed {
+    fn new(terminal: bool) -> Self {
+        let (send, pieces) = mpsc::channel(1);
+        tokio::spawn(read_input(send, terminal));
+        Typed { pieces, kept: VecDeque::new(), end: 0, ended: false }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.ended && self.kept.len() < UNDER_WAY
+    }
+
+    /// The process has all input below `taken`.
+    fn taken(&mut self, taken: u64) {
+        self.kept.retain(|(offset, bytes)| offset + bytes.len() as u64 > taken);
+    }
+
+    /// What has to be sent (again) on a new connection.
+    fn again(&self) -> Vec<Frame> {
+        let kept =
+            self.kept.iter().map(|(offset, bytes)| Frame::Input { offset: *offset, bytes: bytes.clone() });
+        kept.chain(self.ended.then_some(Frame::EndInput(self.end))).collect()
+    }
+
+    /// What is to be sent for a new piece; none for the keys that detach.
+    fn take(&mut self, piece: Option<Piece>) -> Option<Frame> {
+        match piece {
+            Some(Piece::Detach) => None,
+            Some(Piece::Bytes(bytes)) => {
+                let offset = self.end;
+                self.end += bytes.len() as u64;
+                self.kept.push_back((offset, bytes.clone()));
+                Some(Frame::Input { offset, bytes })
+            }
+            None => {
+                self.ended = true;
+                Some(Frame::EndInput(self.end))
+            }
+        }
+    }
+}
+
+/// Reads what is typed or piped in.
+async fn read_input(pieces: mpsc::Sender<Piece>, terminal: bool) {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = vec![0; PAYLOAD_LIMIT];
+    let mut last = 0;
+    while let Ok(length @ 1..) = stdin.read(&mut buffer).await {
+        let bytes = &buffer[..length];
+        if terminal {
+            for byte in bytes {
+                if [last, *byte] == DETACH {
+                    let _ = pieces.send(Piece::Detach).await;
+                    return;
+                }
+                last = *byte;
+            }
+        }
+        if pieces.send(Piece::Bytes(bytes.to_vec())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes everything on over one connection, until it breaks.
+async fn pass<C: AsyncRead + AsyncWrite>(
+    connection: C,
+    shown: &mut Shown,
+    own: &mut Own,
+) -> std::io::Result<Ended> {
+    let (from, mut to) = tokio::io::split(connection);
+    let to = &mut to;
+    if own.sizes.is_some() {
+        send_size(to).await?;
+    }
+    for frame in own.typed.iter().flat_map(Typed::again) {
+        stream::write(to, &frame.encode()).await?;
+    }
+    let mut packets = Box::pin(next(from));
+    loop {
         tokio::select! {
-            packet = stream::read(&mut from) => {
-                let broken = |e: std::io::Error| Failed::from(format!("the connection to croftd broke: {e}"));
-                let Some(packet) = packet.map_err(broken)? else { break Ended::Process };
-                match Frame::decode(&packet) {
+            (packet, from) = &mut packets => {
+                packets = Box::pin(next(from));
+                let cut_off = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                match Frame::decode(&packet?.ok_or_else(cut_off)?) {
                     Some(Frame::Data { output, offset, bytes }) => {
-                        show(output, &bytes);
-                        let _ = frames.send(Frame::Seen { output, offset: offset + bytes.len() as u64 }).await;
+                        shown.show(output, offset, &bytes);
+                        let offset = offset + bytes.len() as u64;
+                        stream::write(to, &Frame::Seen { output, offset }.encode()).await?;
                     }
-                    Some(Frame::Gap { lost, .. }) => eprintln!("croft: {lost} bytes of output are not kept any more"),
-                    Some(Frame::End { .. }) => {
-                        open -= 1;
-                        if open == 0 {
-                            break Ended::Process;
+                    Some(Frame::Gap { output, offset, lost }) => {
+                        eprintln!("croft: {lost} bytes of output are not kept any more");
+                        shown.next[index(output)] = Some(offset + lost);
+                    }
+                    Some(Frame::End { output, .. }) => {
+                        shown.open[index(output)] = false;
+                        if shown.open == [false, false] {
+                            return Ok(Ended::Process);
                         }
+                    }
+                    Some(Frame::InputTaken(taken)) => {
+                        own.typed.iter_mut().for_each(|typed| typed.taken(taken));
                     }
                     _ => {}
                 }
             }
-            left = &mut by_user, if typing => {
-                if left.is_ok() {
-                    break Ended::User;
-                }
-                // The input has ended, and the process goes on.
-                typing = false;
+            frame = typed(&mut own.typed) => {
+                let Some(frame) = frame else { return Ok(Ended::User) };
+                stream::write(to, &frame.encode()).await?;
             }
-        }
-    };
-    helpers.iter().for_each(tokio::task::JoinHandle::abort);
-    sender.abort();
-    drop(raw);
-    Ok(ended)
-}
-
-fn show(output: Output, bytes: &[u8]) {
-    // Whoever read it has gone; the process goes on.
-    let _ = match output {
-        Output::Stdout => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
-        Output::Stderr => std::io::stderr().write_all(bytes),
-    };
-}
-
-/// Sends this terminal's size now and whenever it changes.
-async fn sizes(frames: tokio::sync::mpsc::Sender<Frame>) {
-    let Ok(mut changed) = signal(SignalKind::window_change()) else { return };
-    loop {
-        if let Ok(size) = tcgetwinsize(std::io::stdout()) {
-            let _ = frames.send(Frame::Resize { rows: size.ws_row, columns: size.ws_col }).await;
-        }
-        if changed.recv().await.is_none() {
-            return;
+            () = resized(&mut own.sizes) => send_size(to).await?,
         }
     }
 }
 
-/// Sends what is typed or piped in.
-async fn input(
-    frames: tokio::sync::mpsc::Sender<Frame>,
-    terminal: bool,
-    detached: tokio::sync::oneshot::Sender<()>,
-) {
-    let mut stdin = tokio::io::stdin();
-    let mut buffer = vec![0; PAYLOAD_LIMIT];
-    let (mut offset, mut last) = (0, 0);
-    loop {
-        let Ok(length) = stdin.read(&mut buffer).await else { return };
-        if length == 0 {
-            let _ = frames.send(Frame::EndInput(offset)).await;
-            return;
+/// The next thing to send of what is typed, if anything may be; none for the keys that detach.
+async fn typed(typed: &mut Option<Typed>) -> Option<Frame> {
+    match typed {
+        Some(typed) if typed.has_room() => {
+            let piece = typed.pieces.recv().await;
+            typed.take(piece)
         }
-        let bytes = &buffer[..length];
-        if terminal {
-            let mut before = last;
-            for byte in bytes {
-                if [before, *byte] == DETACH {
-                    let _ = detached.send(());
-                    return;
-                }
-                before = *byte;
-            }
-            last = before;
-        }
-        let _ = frames.send(Frame::Input { offset, bytes: bytes.to_vec() }).await;
-        offset += length as u64;
+        _ => std::future::pending().await,
     }
+}
+
+/// Tells this terminal's size, where there is one.
+async fn send_size(to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+    match tcgetwinsize(std::io::stdout()) {
+        Ok(size) => {
+            let frame = Frame::Resize { rows: size.ws_row, columns: size.ws_col };
+            stream::write(to, &frame.encode()).await
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+/// Waits for another size of this terminal.
+async fn resized(sizes: &mut Option<Signal>) {
+    match sizes {
+        Some(sizes) => drop(sizes.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// A read that can go on after another branch was taken: it gives back what it read from.
+async fn next<R: AsyncRead + Unpin>(mut from: R) -> (std::io::Result<Option<Vec<u8>>>, R) {
+    (stream::read(&mut from).await, from)
 }

@@ -9,6 +9,7 @@ use croft_api::container::{Container, Created, Exec, Execed, Exit, LogLine, Stat
 use http::Method;
 
 use super::attached::{self, Ended, Wanted};
+use super::patience::{Contact, patiently};
 use super::{Failed, part, report};
 use crate::args::{AttachArgs, CreateArgs, ExecArgs, Format, LogsArgs, PsArgs, PullWhen, RmArgs, RunArgs};
 use crate::{config, output};
@@ -26,29 +27,44 @@ pub async fn run(client: &Client, args: &RunArgs) -> Result<u8, Failed> {
     // Asked before the start: one that is removed at its end is not missed.
     let waiting = tokio::spawn({
         let (client, name) = (client.clone(), name.clone());
-        async move { client.post::<(), Exit>(&format!("/containers/{name}/wait"), &()).await }
+        async move { end_of(&client, &format!("/containers/{name}/wait"), Contact::Had).await }
     });
-    if let Err(error) = client.post::<(), ()>(&format!("/containers/{name}/start"), &()).await {
-        waiting.abort();
-        // What could not be started is of no use to who asked for it to run.
-        let _ = client.delete(&format!("/containers/{name}?force=true&volumes=true")).await;
-        return Err(error.into());
-    }
-    if args.detach {
+    let wanted = Wanted { terminal: args.create.tty, stdin: args.create.interactive, from: "oldest" };
+    let started = match args.detach {
+        true => {
+            let started = client.post::<(), ()>(&format!("/containers/{name}/start"), &()).await;
+            started.map(|()| None).map_err(Failed::from)
+        }
+        false => attached::start(client, &format!("/containers/{name}/attach?"), wanted).await.map(Some),
+    };
+    let attached = match started {
+        Ok(attached) => attached,
+        Err(failed) => {
+            waiting.abort();
+            // What could not be started is of no use to who asked for it to run.
+            let _ = client.delete(&format!("/containers/{name}?force=true&volumes=true")).await;
+            return Err(failed);
+        }
+    };
+    let Some(attached) = attached else {
         println!("{}", created.id);
         return Ok(0);
-    }
-    let (terminal, stdin) = (args.create.tty, args.create.interactive);
-    if terminal || stdin {
-        let wanted = Wanted { terminal, stdin, from: "oldest" };
-        if attached::stay(client, &format!("/containers/{name}/attach?"), wanted).await? == Ended::User {
-            return Ok(0);
-        }
-    } else {
-        follow(client, &name, false, true).await?;
+    };
+    if attached.stay(client).await? == Ended::User {
+        return Ok(0);
     }
     let exit = waiting.await.map_err(|e| Failed::from(e.to_string()))??;
-    Ok(exit.status.map_or(UNSEEN, |status| u8::try_from(status).unwrap_or(UNSEEN)))
+    Ok(status_of(&exit))
+}
+
+/// How a process ends, asked for at `path`, once it does, also when croftd is restarted meanwhile.
+async fn end_of(client: &Client, path: &str, contact: Contact) -> Result<Exit, Error> {
+    patiently(contact, || client.post::<(), Exit>(path, &())).await
+}
+
+/// The status to exit with.
+fn status_of(exit: &Exit) -> u8 {
+    exit.status.map_or(UNSEEN, |status| u8::try_from(status).unwrap_or(UNSEEN))
 }
 
 async fn make(client: &Client, args: &CreateArgs) -> Result<Created, Failed> {
@@ -172,13 +188,16 @@ pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8, Failed> {
         return Ok(0);
     }
     let wanted = Wanted { terminal: args.tty, stdin: args.interactive, from: "oldest" };
-    if attached::stay(client, &format!("/containers/{name}/attach?exec={exec}&"), wanted).await?
+    if attached::attach(client, &format!("/containers/{name}/attach?exec={exec}&"), wanted)
+        .await?
+        .stay(client)
+        .await?
         == Ended::User
     {
         return Ok(0);
     }
-    let exit: Exit = client.post(&format!("/containers/{name}/exec/{exec}/wait"), &()).await?;
-    Ok(exit.status.map_or(UNSEEN, |status| u8::try_from(status).unwrap_or(UNSEEN)))
+    let exit = end_of(client, &format!("/containers/{name}/exec/{exec}/wait"), Contact::Had).await?;
+    Ok(status_of(&exit))
 }
 
 /// `attach`.
@@ -197,11 +216,13 @@ pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
         stdin: !args.no_stdin && (config.stdin || config.terminal),
         from: "now",
     };
-    if attached::stay(client, &format!("/containers/{name}/attach?"), wanted).await? == Ended::User {
+    if attached::attach(client, &format!("/containers/{name}/attach?"), wanted).await?.stay(client).await?
+        == Ended::User
+    {
         return Ok(0);
     }
-    let exit: Exit = client.post(&format!("/containers/{name}/wait"), &()).await?;
-    Ok(exit.status.map_or(UNSEEN, |status| u8::try_from(status).unwrap_or(UNSEEN)))
+    let exit = end_of(client, &format!("/containers/{}/wait", container.id), Contact::Had).await?;
+    Ok(status_of(&exit))
 }
 
 /// `wait`: prints the statuses.
@@ -210,7 +231,7 @@ pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
 /// When one is not there.
 pub async fn wait(client: &Client, names: &[String]) -> Result<u8, Failed> {
     for name in names {
-        let exit: Exit = client.post(&format!("/containers/{}/wait", part(name)), &()).await?;
+        let exit = end_of(client, &format!("/containers/{}/wait", part(name)), Contact::None).await?;
         println!("{}", exit.status.map_or("unknown".to_owned(), |status| status.to_string()));
     }
     Ok(0)

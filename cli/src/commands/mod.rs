@@ -3,6 +3,7 @@
 mod attached;
 mod containers;
 mod images;
+mod patience;
 mod system;
 mod volumes;
 

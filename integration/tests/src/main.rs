@@ -12,6 +12,7 @@ mod coverage;
 mod crash;
 mod daemon;
 mod daemon_options;
+mod daemon_streams;
 mod daemon_volumes;
 mod exec;
 mod faults;
@@ -57,6 +58,7 @@ const SUBJECTS: &[Subject] = &[
     crash::SUBJECT,
     daemon::SUBJECT,
     daemon_options::SUBJECT,
+    daemon_streams::SUBJECT,
     daemon_volumes::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,

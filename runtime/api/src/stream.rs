@@ -78,6 +78,8 @@ pub enum Frame {
         /// Characters in a line.
         columns: u16,
     },
+    /// The client goes and does not come back: its process need not wait for it.
+    Leave,
 }
 
 impl Frame {
@@ -97,6 +99,7 @@ impl Frame {
             Frame::Input { offset, bytes } => (b'i', *offset, bytes),
             Frame::EndInput(offset) => (b'z', *offset, &[]),
             Frame::Seen { output, offset } => (of(b'a', output), *offset, &[]),
+            Frame::Leave => (b'l', 0, &[]),
             Frame::Resize { rows, columns } => (b's', u64::from(*rows) << 16 | u64::from(*columns), &[]),
         };
         let mut packet = Vec::with_capacity(HEADER + payload.len());
@@ -126,6 +129,7 @@ impl Frame {
             b'i' => Frame::Input { offset, bytes },
             b'z' => Frame::EndInput(offset),
             b'a' | b'b' => Frame::Seen { output: output(b'a'), offset },
+            b'l' => Frame::Leave,
             b's' => Frame::Resize { rows: (offset >> 16) as u16, columns: offset as u16 },
             _ => return None,
         })
@@ -176,6 +180,7 @@ mod tests {
             Frame::Input { offset: 9, bytes: b"abc".to_vec() },
             Frame::EndInput(3),
             Frame::Resize { rows: 25, columns: 65535 },
+            Frame::Leave,
         ];
         for output in [Output::Stdout, Output::Stderr] {
             frames.push(Frame::Data { output, offset: 1 << 40, bytes: b"abc".to_vec() });

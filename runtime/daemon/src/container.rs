@@ -14,17 +14,21 @@ use std::time::Duration;
 
 use croft_api::container::{self, Exit, Restart, State};
 use croft_api::problem::{Kind, Problem};
+use croft_shim::client::Stream;
 use croft_shim::protocol::{self, Io, IoKind, Log, Reply, Request, WhenFull};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::clock;
 use crate::daemon::{Prepared, Shared};
 use crate::joins::For;
 use crate::records::{Phase, Record, Wanted};
 use crate::supervise::problem;
+use crate::{clock, exec};
 
 /// Bytes of output that are kept for who attaches.
 const RING: u32 = 64 << 10;
+
+/// How long clients may take to come back when croftd does.
+const COME_BACK: Duration = Duration::from_secs(2);
 
 /// The first pause before a container is started again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -43,13 +47,15 @@ pub struct View {
     pub pid: Option<i32>,
 }
 
-type Answer = oneshot::Sender<Result<(), Problem>>;
+type Answer<T = ()> = oneshot::Sender<Result<T, Problem>>;
 
 /// What a container's task is told.
 #[derive(Debug)]
 pub enum Command {
     /// Somebody wants it to run.
     Start(Answer),
+    /// Somebody wants it to run and to have its streams from these places on, before it says anything.
+    StartAttached([Option<protocol::From>; 2], Answer<(Stream, u64)>),
     /// Somebody wants it to end: its policy does not start it again. The signal is sent besides.
     Stop(i32, Answer),
     /// Sends a signal.
@@ -117,7 +123,7 @@ impl Handle {
     ///
     /// # Errors
     /// What it answers; [`Kind::NotFound`] when it is gone.
-    pub async fn ask(&self, command: impl FnOnce(Answer) -> Command) -> Result<(), Problem> {
+    pub async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, Problem> {
         let gone = || Problem::new(Kind::NotFound, "the container", "it has been removed");
         let (answer, answered) = oneshot::channel();
         self.mailbox.send(command(answer)).map_err(|_| gone())?;
@@ -141,6 +147,9 @@ impl Handle {
             .ok_or_else(|| Problem::new(Kind::NotFound, "wait", "the container was removed before it ran"))
     }
 }
+
+/// Where somebody wants the streams of a container from that is started, if anybody does.
+type Audience = Option<[Option<protocol::From>; 2]>;
 
 /// The task's own.
 struct Container {
@@ -168,8 +177,14 @@ impl Container {
             match command {
                 Command::Start(answer) => {
                     self.in_a_row = 0;
-                    let done = self.start().await;
-                    let _ = answer.send(done);
+                    let _ = answer.send(self.start(None).await.map(drop));
+                }
+                Command::StartAttached(from, answer) => {
+                    self.in_a_row = 0;
+                    let started = self.start(Some(from)).await;
+                    let none =
+                        || Problem::new(Kind::Internal, self.title("start"), "its streams were not kept");
+                    let _ = answer.send(started.and_then(|streams| streams.ok_or_else(none)));
                 }
                 Command::Stop(signal, answer) => {
                     let _ = answer.send(self.stop(signal).await);
@@ -234,7 +249,7 @@ impl Container {
         self.view.send_modify(|view| (view.state, view.pid) = (state, pid));
     }
 
-    async fn start(&mut self) -> Result<(), Problem> {
+    async fn start(&mut self, audience: Audience) -> Result<Option<(Stream, u64)>, Problem> {
         let title = self.title("start");
         if matches!(self.state(), State::Running | State::Paused) {
             let hint = format!("croft restart {}", self.record().name);
@@ -242,14 +257,14 @@ impl Container {
         }
         self.pause += 1;
         self.change(|record| record.wanted = Wanted::Running)?;
-        let started = self.run(&title).await;
+        let started = self.run(&title, audience).await;
         if started.is_err() {
             self.change(|record| record.wanted = Wanted::Stopped)?;
         }
         started
     }
 
-    async fn run(&mut self, title: &str) -> Result<(), Problem> {
+    async fn run(&mut self, title: &str, audience: Audience) -> Result<Option<(Stream, u64)>, Problem> {
         let record = self.record();
         let Prepared { bundle, joined } = match self.shared.prepare(&record, For::Start).await {
             Ok(prepared) => prepared,
@@ -259,10 +274,11 @@ impl Container {
             }
         };
         let shim = &self.shared.shim;
+        let when_full = WhenFull::WaitForClient { promised: audience.is_some() };
         let create = || Request::Create {
             id: record.id.clone(),
             bundle: bundle.clone(),
-            io: Io { kind: io(&record.config), ring: RING, when_full: WhenFull::Forget },
+            io: Io { kind: io(&record.config), ring: RING, when_full },
             log: Some(Log::at(self.shared.folder(&record.id).join("log.json"))),
         };
         let delete = || Request::Delete { id: record.id.clone(), exec: None, force: true };
@@ -274,13 +290,16 @@ impl Container {
         }
         let started = match made {
             Ok(Reply::Running { pid }) => {
-                if let Err(problem) = self.shared.attach(&record, pid).await {
-                    let _ = shim.ask(delete()).await;
-                    self.shared.release(&record).await;
-                    return Err(problem);
-                }
+                let streams = match self.before_the_start(&record, pid, audience).await {
+                    Ok(streams) => streams,
+                    Err(problem) => {
+                        let _ = shim.ask(delete()).await;
+                        self.shared.release(&record).await;
+                        return Err(problem);
+                    }
+                };
                 let started = shim.ask(Request::Start { id: record.id.clone() }).await;
-                started.map(|_| pid)
+                started.map(|_| (pid, streams))
             }
             Ok(other) => Err(protocol::Failure {
                 kind: protocol::FailureKind::Supervisor,
@@ -292,20 +311,36 @@ impl Container {
         // It is in the namespaces that it shares by now, or never will be.
         drop(joined);
         match started {
-            Ok(pid) => {
+            Ok((pid, streams)) => {
                 self.change(|record| {
                     record.started = Some(clock::now());
                     record.exit = None;
                 })?;
                 self.show(State::Running, Some(pid));
                 self.shared.happened("start", &record.name, None);
-                Ok(())
+                Ok(streams)
             }
             Err(failure) => {
                 let _ = shim.ask(delete()).await;
                 self.shared.release(&record).await;
                 Err(problem(title, &failure))
             }
+        }
+    }
+
+    /// What is done when it is made, and says nothing yet.
+    async fn before_the_start(
+        &self,
+        record: &Record,
+        pid: i32,
+        audience: Audience,
+    ) -> Result<Option<(Stream, u64)>, Problem> {
+        self.shared.attach(record, pid).await?;
+        match audience {
+            Some(from) => {
+                exec::attach(&self.shared, &self.title("start"), &record.id, None, from).await.map(Some)
+            }
+            None => Ok(None),
         }
     }
 
@@ -423,7 +458,7 @@ impl Container {
         }
         let title = self.title("restart");
         let done = match self.change(|record| record.restarts += 1) {
-            Ok(()) => self.run(&title).await,
+            Ok(()) => self.run(&title, None).await.map(drop),
             Err(problem) => Err(problem),
         };
         if let Err(problem) = done {
@@ -444,9 +479,15 @@ impl Container {
                 false
             }
             (Some(_), _) if runs => false,
-            (Some(state), _) if state.exit.is_some() => {
+            (Some(protocol::State { exit: Some(exit), .. }), _) => {
                 self.show(State::Running, None);
-                self.ended(state.exit.unwrap_or(UNSEEN)).await
+                // Whoever was cut off from its output has a moment to come back for the rest.
+                let mailbox = self.mailbox.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(COME_BACK).await;
+                    let _ = mailbox.send(Command::Ended(exit));
+                });
+                false
             }
             (Some(state), _) => {
                 // It was created and not started: whoever asked for that has had no answer.

@@ -25,7 +25,7 @@ use crate::records::{Phase, Record, Records, Wanted};
 use crate::roots::Roots;
 use crate::supervise::{News, Place, Shim};
 use crate::volumes::{Volumes, With};
-use crate::{clock, devices, names, resolv, shm, spec, users, volumes};
+use crate::{clock, devices, exec, names, resolv, shm, spec, users, volumes};
 
 /// What all containers share.
 #[derive(Debug)]
@@ -291,7 +291,7 @@ impl Shared {
                 _ => {}
             }
             record.ids.iter().for_each(|start| shared.ids.give_back(*start));
-            shared.records.remove(&record.id)?;
+            shared.records.remove(&record)?;
             shared.happened("delete", &record.name, None);
             Ok(())
         })
@@ -417,13 +417,21 @@ impl Daemon {
         match news {
             News::Happened(event) => {
                 let croft_shim::protocol::EventKind::Exited(exit) = event.kind else { return };
-                if event.exec.is_none()
-                    && let Some(handle) = self.read().get(&event.id)
-                {
-                    handle.tell(Command::Ended(exit));
+                match event.exec {
+                    Some(exec) => exec::forget_later(Arc::clone(&self.shared), event.id, exec),
+                    None => {
+                        if let Some(handle) = self.read().get(&event.id) {
+                            handle.tell(Command::Ended(exit));
+                        }
+                    }
                 }
             }
             News::Connected(states) => {
+                for state in &states {
+                    if let (Some(exec), Some(_)) = (&state.exec, &state.exit) {
+                        exec::forget_later(Arc::clone(&self.shared), state.id.clone(), exec.clone());
+                    }
+                }
                 let mut of: HashMap<String, _> =
                     states.into_iter().filter(|s| s.exec.is_none()).map(|s| (s.id.clone(), s)).collect();
                 for (id, handle) in self.read().iter() {

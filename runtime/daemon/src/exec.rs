@@ -3,6 +3,8 @@
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use croft_api::container::{Exec, Exit};
 use croft_api::problem::{Kind, Problem};
@@ -35,7 +37,7 @@ pub async fn start(shared: &Shared, container: &str, title: &str, asked: &Exec) 
         (false, false) => IoKind::Pipes { stdin: asked.stdin },
     };
     // Whoever asked attaches next, and misses nothing.
-    let when_full = if asked.detach { WhenFull::Forget } else { WhenFull::Wait };
+    let when_full = WhenFull::WaitForClient { promised: !asked.detach };
     let request = Request::Exec {
         id: container.to_owned(),
         exec: exec.clone(),
@@ -79,7 +81,7 @@ fn memory_file(process: &Value) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Attaches to the streams of a process, from where they are wanted.
+/// Attaches to the streams of a process, from where they are wanted. Gives the number of the next byte of input, too.
 ///
 /// # Errors
 /// When it is not there.
@@ -89,13 +91,13 @@ pub async fn attach(
     container: &str,
     exec: Option<String>,
     [stdout, stderr]: [Option<From>; 2],
-) -> Result<Stream, Problem> {
+) -> Result<(Stream, u64), Problem> {
     let request = Request::Attach { id: container.to_owned(), exec, stdout, stderr };
     match shared.shim.ask_with(request, Vec::new()).await {
-        Ok((Reply::Attached { .. }, fds)) => fds
+        Ok((Reply::Attached { input }, fds)) => fds
             .into_iter()
             .next()
-            .map(Stream::new)
+            .map(|fd| (Stream::new(fd), input))
             .ok_or_else(|| Problem::new(Kind::Internal, title, "the supervisor sent no descriptor")),
         Ok((other, _)) => {
             Err(Problem::new(Kind::Internal, title, format!("the supervisor answers {other:?}")))
@@ -123,13 +125,25 @@ pub fn from(title: &str, text: Option<String>) -> Result<Option<From>, Problem> 
     .transpose()
 }
 
-/// Waits for the end of a further process and has the supervisor forget it.
+/// How long it is known how a further process ended: who waits for that may have been cut off.
+const REMEMBERED: Duration = croft_shim::protocol::PATIENCE;
+
+/// Has the supervisor forget a further process that has ended, after a while.
+pub fn forget_later(shared: Arc<Shared>, id: String, exec: String) {
+    tokio::spawn(async move {
+        tokio::time::sleep(REMEMBERED).await;
+        // It may have gone with its container.
+        let _ = shared.shim.ask(Request::Delete { id, exec: Some(exec), force: false }).await;
+    });
+}
+
+/// Waits for the end of a further process.
 ///
 /// # Errors
 /// When it is not there.
 pub async fn wait(shared: &Shared, container: &str, exec: String) -> Result<Exit, Problem> {
     let title = format!("wait for {exec}");
-    let request = Request::Wait { id: container.to_owned(), exec: Some(exec.clone()) };
+    let request = Request::Wait { id: container.to_owned(), exec: Some(exec) };
     let exit = match shared.shim.ask(request).await {
         Ok(Reply::Exited(exit)) => exit,
         Ok(other) => {
@@ -137,17 +151,18 @@ pub async fn wait(shared: &Shared, container: &str, exec: String) -> Result<Exit
         }
         Err(failure) => return Err(problem(&title, &failure)),
     };
-    // It goes with its container otherwise.
-    let _ =
-        shared.shim.ask(Request::Delete { id: container.to_owned(), exec: Some(exec), force: false }).await;
     Ok(Exit { status: exit.status, at: clock::at(exit.at), oom: exit.oom })
 }
 
-/// Passes frames on between the supervisor and a client until one of them has gone.
+/// Passes frames on between the supervisor and a client until one of them has gone. The client is told first that its input begins at `input`.
 ///
 /// # Errors
 /// When a connection breaks.
-pub async fn relay(stream: Stream, client: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
+pub async fn relay(
+    stream: Stream,
+    input: u64,
+    client: impl AsyncRead + AsyncWrite + Unpin,
+) -> std::io::Result<()> {
     stream.set_non_blocking()?;
     #[expect(
         deprecated,
@@ -155,12 +170,17 @@ pub async fn relay(stream: Stream, client: impl AsyncRead + AsyncWrite + Unpin) 
     )]
     let mut stream = AsyncFd::new(stream)?;
     let (mut from, mut to) = tokio::io::split(client);
+    croft_api::stream::write(&mut to, &croft_api::stream::Frame::InputTaken(input).encode()).await?;
     let mut input = Box::pin(next(&mut from));
     loop {
         tokio::select! {
             packet = &mut input => {
                 let (packet, from) = packet;
-                let Some(packet) = packet? else { return Ok(()) };
+                let Some(packet) = packet? else {
+                    // It was not cut off: the process need not wait for it. A full socket only means that the supervisor sees it go later.
+                    let _ = stream.get_mut().send(&Frame::Leave);
+                    return Ok(());
+                };
                 let frame = Frame::decode(&packet).map_err(std::io::Error::other)?;
                 loop {
                     match stream.get_mut().send(&frame) {
@@ -244,6 +264,7 @@ mod tests {
             ),
             (Ours::Input { offset: 1, bytes: b"y".to_vec() }, Frame::Input { offset: 1, bytes: b"y".into() }),
             (Ours::EndInput(4), Frame::EndInput { offset: 4 }),
+            (Ours::Leave, Frame::Leave),
             (
                 Ours::Seen { output: Which::Stderr, offset: 5 },
                 Frame::Seen { output: Output::Stderr, offset: 5 },

@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 /// Each brings the tables from the version of its index to the next. What was released is never changed.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL) STRICT;
     CREATE TABLE events (
@@ -24,7 +24,15 @@ const MIGRATIONS: [&str; 2] = [
     ) STRICT;
 ",
     "CREATE TABLE volumes (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;",
+    "
+    CREATE TABLE ends (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, exit TEXT NOT NULL
+    ) STRICT;
+",
 ];
+
+/// Of how many removed containers it is known how they ended.
+const MOST_ENDS: i64 = 10_000;
 
 /// How many events are kept.
 const MOST_EVENTS: i64 = 10_000;
@@ -162,13 +170,41 @@ impl Records {
         done.map(drop).map_err(refused(&format!("keep {}", record.name)))
     }
 
-    /// Forgets a container.
+    /// Forgets a container, but for how it ended: who waits for that may have been cut off.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn remove(&self, id: &str) -> Result<(), Problem> {
-        let done = self.lock().execute("DELETE FROM containers WHERE id = ?", [id]);
-        done.map(drop).map_err(failed("forget a container"))
+    pub fn remove(&self, record: &Record) -> Result<(), Problem> {
+        let what = "forget a container";
+        let mut connection = self.lock();
+        let remove = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute("DELETE FROM containers WHERE id = ?", [&record.id])?;
+            if let Some(exit) = record.exit.as_ref().and_then(|exit| serde_json::to_string(exit).ok()) {
+                transaction
+                    .execute("INSERT OR REPLACE INTO ends (id, exit) VALUES (?, ?)", [&record.id, &exit])?;
+                let oldest = transaction.last_insert_rowid() - MOST_ENDS;
+                transaction.execute("DELETE FROM ends WHERE number <= ?", [oldest])?;
+            }
+            transaction.commit()
+        };
+        remove(&mut connection).map_err(failed(what))
+    }
+
+    /// How a container ended that has been removed since.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn end_of(&self, id: &str) -> Result<Option<Exit>, Problem> {
+        let what = "read how a container ended";
+        let text: Option<String> = self
+            .lock()
+            .query_row("SELECT exit FROM ends WHERE id = ?", [id], |row| row.get(0))
+            .optional()
+            .map_err(failed(what))?;
+        text.map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|e| Problem::new(Kind::Internal, what, e.to_string()))
     }
 
     /// All containers.
@@ -284,9 +320,11 @@ mod tests {
         records.update(&web).unwrap();
         drop(records);
         let records = Records::open(&folder.path().join("db")).unwrap();
-        assert_eq!(records.all().unwrap(), [web]);
-        records.remove("id-web").unwrap();
+        assert_eq!(records.all().unwrap(), [web.clone()]);
+        web.exit = Some(Exit { status: Some(3), at: "t".into(), oom: false });
+        records.remove(&web).unwrap();
         assert_eq!(records.all().unwrap(), []);
+        assert_eq!((records.end_of("id-web").unwrap(), records.end_of("id-x").unwrap()), (web.exit, None));
     }
 
     #[test]

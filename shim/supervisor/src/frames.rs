@@ -101,6 +101,8 @@ pub enum Frame<'a> {
     },
     /// To the supervisor: the terminal's size.
     Resize(Size),
+    /// To the supervisor: the client goes and does not come back.
+    Leave,
 }
 
 /// A packet that is no frame.
@@ -129,6 +131,7 @@ impl<'a> Frame<'a> {
             Frame::EndInput { offset } => (b'z', *offset, &[]),
             Frame::Seen { output, offset } => (b'a' + output.index() as u8, *offset, &[]),
             Frame::Resize(size) => (b's', u64::from(size.rows) << 16 | u64::from(size.columns), &[]),
+            Frame::Leave => (b'l', 0, &[]),
         };
         packet.push(kind);
         packet.extend_from_slice(&number.to_le_bytes());
@@ -158,6 +161,7 @@ impl<'a> Frame<'a> {
             b'i' => Frame::Input { offset, bytes },
             b'z' => Frame::EndInput { offset },
             b'a' | b'b' => Frame::Seen { output: output(b'a'), offset },
+            b'l' => Frame::Leave,
             b's' => Frame::Resize(Size { rows: (offset >> 16) as u16, columns: offset as u16 }),
             _ => return Err(bad),
         })
@@ -177,6 +181,7 @@ mod tests {
             Frame::Input { offset: 9, bytes: bytes.clone() },
             Frame::EndInput { offset: 3 },
             Frame::Resize(Size { rows: 25, columns: 65535 }),
+            Frame::Leave,
         ];
         for output in Output::BOTH {
             frames.push(Frame::Data { output, offset: 1 << 40, bytes: bytes.clone() });

@@ -7,6 +7,7 @@
 //! A process is named by its container's id and, for a further process in that container, by its own: `exec`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -222,6 +223,9 @@ pub enum IoKind {
     Terminal,
 }
 
+/// How long a client that is to come, or to come back, is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What happens when the kept bytes of a stream reach their limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -230,6 +234,13 @@ pub enum WhenFull {
     Forget,
     /// The process waits until a client has acknowledged some. Nothing is ever lost, and nothing goes on without a client.
     Wait,
+    /// As `Wait` while a client is attached that wants the stream, and for [`PATIENCE`] after the last one was cut off without saying that it
+    /// leaves ([`crate::frames::Frame::Leave`]): it may come back. As `Forget` otherwise. What such a client has not got yet when the process
+    /// is deleted is still sent to it.
+    WaitForClient {
+        /// Whether one is to come: it is waited for from the beginning, for as long.
+        promised: bool,
+    },
 }
 
 /// Where and how output is logged: one JSON object a line, `{"time":…,"stream":"stdout"|"stderr","log":"…"}`; `log` has the line

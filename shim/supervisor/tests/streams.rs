@@ -17,6 +17,9 @@ pub const SUBJECT: Subject = Subject {
     tests: &[
         Test { name: "a_further_process_gets_its_input_and_its_end", requires: ROOT, run: further_process },
         Test { name: "console_before_the_start_and_after_the_end", requires: ROOT, run: console },
+        Test { name: "a_deleted_process_gives_a_client_the_rest", requires: ROOT, run: the_rest },
+        Test { name: "a_client_that_was_cut_off_is_waited_for", requires: ROOT, run: cut_off },
+        Test { name: "nobody_waits_for_a_client_that_left", requires: ROOT, run: left },
         Test { name: "a_gap_is_told_with_its_size", requires: ROOT, run: gap },
         Test {
             name: "a_client_that_comes_back_misses_nothing_on_pipes",
@@ -108,6 +111,95 @@ fn further_process(host: &Host) -> Result<()> {
     exec(&mut client, &id, "long", "sleep 1000", Io::PIPES)?;
     client.done(Request::Delete { id: id.clone(), exec: Some("long".into()), force: true })?;
     client.done(Request::Delete { id, exec: None, force: true })?;
+    shim.stop()
+}
+
+/// Pipes for a client that is to come.
+const PROMISED: Io = Io {
+    kind: IoKind::Pipes { stdin: false },
+    ring: 4096,
+    when_full: WhenFull::WaitForClient { promised: true },
+};
+
+/// Reads to the ends of both streams, byte by byte from `from` on, saying what has been seen.
+fn read_on(stream: &mut Stream, from: u64) -> Result<u64> {
+    let (mut next, mut ended) = (from, 0);
+    while ended < 2 {
+        match stream.receive()?.context("the supervisor has gone")? {
+            Frame::Data { output: Output::Stdout, offset, bytes } => {
+                ensure!(offset == next, "byte {offset} instead of {next}");
+                next += bytes.len() as u64;
+                stream.send(&Frame::Seen { output: Output::Stdout, offset: next })?;
+            }
+            Frame::End { .. } => ended += 1,
+            Frame::InputClosed { .. } => {}
+            other => bail!("{other:?}"),
+        }
+    }
+    Ok(next)
+}
+
+/// More than the ring keeps, and less than that and a pipe: the process ends before anybody has read it.
+const A_PIPEFUL: u64 = 60_000;
+
+fn the_rest(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    let id = shim.name("a");
+    let script = format!("head -c {A_PIPEFUL} /dev/zero; exit 4");
+    client.call(shim.create("a", &script, PROMISED)?, &[])?;
+    let (mut stream, _) = attach(&mut client, &id, None, From::Oldest)?;
+    client.done(Request::Start { id: id.clone() })?;
+    ensure!(wait(&mut client, &id, None)?.status == Some(4));
+    client.done(Request::Delete { id: id.clone(), exec: None, force: false })?;
+    // Its name is free, and another of the same name is not mixed up with it.
+    run(&mut client, shim.create("a", "echo other; sleep 1000", Io::PIPES)?)?;
+    ensure!(read_on(&mut stream, 0)? == A_PIPEFUL);
+    drop(stream);
+    client.done(Request::Delete { id, exec: None, force: true })?;
+    shim.stop()
+}
+
+/// More than ring, pipe and socket take: without somebody who reads, the process waits.
+const MUCH: u64 = 1_000_000;
+
+fn cut_off(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    let id = shim.name("a");
+    run(&mut client, shim.create("a", &format!("head -c {MUCH} /dev/zero"), PROMISED)?)?;
+    let mut have = 0;
+    for _ in 0..50 {
+        let mut other = shim.client()?;
+        let (mut stream, _) = attach(&mut other, &id, None, From::At(have))?;
+        loop {
+            match stream.receive()?.context("the supervisor has gone")? {
+                Frame::Data { output: Output::Stdout, offset, bytes } if offset == have => {
+                    break have += bytes.len() as u64;
+                }
+                Frame::InputClosed { .. } => {}
+                other => bail!("{other:?} instead of byte {have}"),
+            }
+        }
+    }
+    let (mut stream, _) = attach(&mut client, &id, None, From::At(have))?;
+    ensure!(read_on(&mut stream, have)? == MUCH);
+    ensure!(wait(&mut client, &id, None)?.status == Some(0));
+    client.done(Request::Delete { id, exec: None, force: false })?;
+    shim.stop()
+}
+
+fn left(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    let id = shim.name("a");
+    run(&mut client, shim.create("a", &format!("head -c {MUCH} /dev/zero; exit 6"), PROMISED)?)?;
+    let (mut stream, _) = attach(&mut client, &id, None, From::Oldest)?;
+    stream.send(&Frame::Leave)?;
+    let begun = std::time::Instant::now();
+    ensure!(wait(&mut client, &id, None)?.status == Some(6));
+    ensure!(begun.elapsed() < croft_shim::protocol::PATIENCE / 2, "it was waited for");
+    client.done(Request::Delete { id, exec: None, force: false })?;
     shim.stop()
 }
 

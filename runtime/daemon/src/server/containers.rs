@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::{Answer, Body, Refusal};
 use crate::container::{Command, Removal};
-use crate::daemon::{Daemon, shown};
+use crate::daemon::{Daemon, blocking, shown};
 use crate::signals;
 
 /// How long a container has to end when it is asked to, and nobody said otherwise.
@@ -197,11 +197,19 @@ async fn rename(
     Ok(daemon.find(&name)?.ask(|answer| Command::Rename(new, answer)).await?)
 }
 
-/// Waits for the end of a container.
+/// Waits for the end of a container. Of one that has been removed it is known for a while, by its whole id.
 #[utoipa::path(post, path = "/containers/{name}/wait", params(("name" = String, Path)),
     responses((status = 200, body = wire::Exit), (status = 404, body = Problem)))]
 async fn wait(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> Answer<wire::Exit> {
-    let view = daemon.find(&name)?.ended().await?;
+    let handle = match daemon.find(&name) {
+        Ok(handle) => handle,
+        Err(problem) => {
+            let shared = Arc::clone(daemon.shared());
+            let known = blocking(move || shared.records.end_of(&name)).await?;
+            return known.map(Json).ok_or_else(|| problem.into());
+        }
+    };
+    let view = handle.ended().await?;
     let none = || Problem::new(Kind::Internal, format!("wait {name}"), "its end was not recorded");
     Ok(Json(view.record.exit.ok_or_else(none)?))
 }

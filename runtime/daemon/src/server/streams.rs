@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 
 use super::lines::ndjson;
 use super::{Answer, Body, Refusal};
+use crate::container::Command;
 use crate::daemon::Daemon;
 use crate::logs;
 
@@ -66,7 +67,7 @@ async fn exec(
     Ok(Json(wire::Execed { exec }))
 }
 
-/// Waits for the end of a further process, and forgets it then.
+/// Waits for the end of a further process. How it ended is known for a minute.
 #[utoipa::path(post, path = "/containers/{name}/exec/{exec}/wait",
     params(("name" = String, Path), ("exec" = String, Path)),
     responses((status = 200, body = wire::Exit), (status = 404, body = Problem)))]
@@ -86,18 +87,23 @@ struct Where {
     stdout: Option<String>,
     /// The same for its standard error.
     stderr: Option<String>,
+    /// Whether the container is started, once this is attached to it.
+    #[serde(default)]
+    start: bool,
 }
 
-/// Attaches to the streams of a process: the connection is upgraded to `croft-frames-1`.
+/// Attaches to the streams of a process, and starts it if that is asked: nothing that it says is missed then. The connection is upgraded to `croft-frames-1`.
 #[utoipa::path(post, path = "/containers/{name}/attach", params(("name" = String, Path), Where),
-    responses((status = 101), (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 101), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
 async fn attach(
     State(daemon): State<Arc<Daemon>>,
     Path(name): Path<String>,
-    Query(Where { exec, stdout, stderr }): Query<Where>,
+    Query(Where { exec, stdout, stderr, start }): Query<Where>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
-    let view = daemon.find(&name)?.view();
+    let handle = daemon.find(&name)?;
+    let view = handle.view();
     let title = format!("attach to {}", view.record.name);
     let wants = request.headers().get(header::UPGRADE).is_some_and(|value| value == stream::PROTOCOL);
     if !wants {
@@ -105,11 +111,14 @@ async fn attach(
         return Err(Problem::new(Kind::Invalid, title, why).into());
     }
     let from = [crate::exec::from(&title, stdout)?, crate::exec::from(&title, stderr)?];
-    let streams = crate::exec::attach(daemon.shared(), &title, &view.record.id, exec, from).await?;
+    let (streams, input) = match start {
+        true => handle.ask(|answer| Command::StartAttached(from, answer)).await?,
+        false => crate::exec::attach(daemon.shared(), &title, &view.record.id, exec, from).await?,
+    };
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let relayed = match upgraded.await {
-            Ok(client) => crate::exec::relay(streams, hyper_util::rt::TokioIo::new(client)).await,
+            Ok(client) => crate::exec::relay(streams, input, hyper_util::rt::TokioIo::new(client)).await,
             Err(error) => Err(std::io::Error::other(error)),
         };
         // Clients go when they please.

@@ -93,6 +93,7 @@ impl Supervisor {
         self.names.insert(key, n);
         self.processes.insert(n, process);
         self.log_rest(n);
+        self.await_client(n);
         self.watch_outputs(n);
         self.go_on(n, held);
     }

@@ -4,16 +4,19 @@
 //! room.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use croft_sys::epoll::{Epoll, Interest, Ready};
 use croft_sys::{Errno, socket, tty};
 
 use crate::frames::{Frame, HEADER, Output, PAYLOAD_LIMIT};
-use crate::protocol::{Failure, FailureKind, From, IoKind, Reply, Size};
-use crate::supervise::Supervisor;
+use crate::protocol::{Failure, FailureKind, From, IoKind, PATIENCE, Reply, Size, WhenFull};
 use crate::supervise::process::Process;
+use crate::supervise::streams::Rate;
 use crate::supervise::token::Token;
+use crate::supervise::{READ_AT_ONCE, Supervisor};
 
 /// How much input may wait for a process that does not read: a pipe's worth, beside the pipe itself.
 const MOST_INPUT: usize = 64 * 1024;
@@ -37,6 +40,11 @@ enum Sent {
 }
 
 impl Attached {
+    /// Whether it wants more of a stream.
+    pub(super) fn wants(&self, output: Output) -> bool {
+        self.next[output.index()].is_some()
+    }
+
     fn send(&self, frame: &Frame<'_>, packet: &mut Vec<u8>) -> Sent {
         frame.encode(packet);
         match socket::send(self.socket.as_fd(), packet, &[]) {
@@ -142,17 +150,24 @@ impl Supervisor {
             });
         }
         let input = process.input.written;
+        let waits_for_clients = matches!(process.record.io.when_full, WhenFull::WaitForClient { .. });
         let token = Token::Attached(a).number();
         self.poll.add(own.as_fd(), token, Interest::Readable).map_err(|e| failed(e.to_string()))?;
         process.attached.push(a);
+        process.awaited = None;
         let interest = Interest::Readable;
         let attached =
             Attached { socket: own, process: n, next, input_told: input, closed_told: false, interest };
         self.attached.insert(a, attached);
         for (output, from) in Output::BOTH.into_iter().zip([stdout, stderr]) {
-            if let Some(From::At(offset)) = from {
+            match from {
                 // Who asks for what comes after a byte has it, whether or not there was time to say so.
-                self.seen(n, output, offset);
+                Some(From::At(offset)) => self.seen(n, output, offset),
+                // What it does not want is not kept for it.
+                Some(_) if waits_for_clients => {
+                    next[output.index()].into_iter().for_each(|next| self.seen(n, output, next));
+                }
+                _ => {}
             }
         }
         self.pump(a);
@@ -204,6 +219,7 @@ impl Supervisor {
                     Ok(Frame::EndInput { offset }) => self.end_input(n, Some(offset)),
                     Ok(Frame::Seen { output, offset }) => self.seen(n, output, offset),
                     Ok(Frame::Resize(size)) => drop(self.resize(n, size)),
+                    Ok(Frame::Leave) => return self.leave(a),
                     // A client that sends what only the supervisor does is broken.
                     Ok(_) | Err(_) => return self.detach(a),
                 },
@@ -223,11 +239,45 @@ impl Supervisor {
         }
     }
 
+    /// Takes out a client that was cut off: it may come back.
     pub(super) fn detach(&mut self, a: u32) {
-        let Some(attached) = self.attached.remove(&a) else { return };
+        let Some(n) = self.take_out(a) else { return };
+        let is_last = self.processes.get(&n).is_some_and(|process| process.attached.is_empty());
+        if is_last {
+            self.await_client(n);
+        }
+    }
+
+    /// Takes out a client that goes for good. Without it the process goes on.
+    fn leave(&mut self, a: u32) {
+        let Some(n) = self.take_out(a) else { return };
+        for output in Output::BOTH {
+            self.read_output(n, output, Rate::Kept, READ_AT_ONCE);
+        }
+    }
+
+    fn take_out(&mut self, a: u32) -> Option<u32> {
+        let attached = self.attached.remove(&a)?;
         let _ = self.poll.remove(attached.socket.as_fd());
-        if let Some(process) = self.processes.get_mut(&attached.process) {
-            process.attached.retain(|other| *other != a);
+        let process = self.processes.get_mut(&attached.process)?;
+        process.attached.retain(|other| *other != a);
+        if process.forgotten && process.attached.is_empty() {
+            // The last for whom it was still there.
+            self.end_outputs(attached.process);
+            self.processes.remove(&attached.process);
+        }
+        Some(attached.process)
+    }
+
+    /// Waits for a client of a process, if that is how its streams were asked for: its output goes on without one later.
+    pub(super) fn await_client(&mut self, n: u32) {
+        let Some(process) = self.processes.get_mut(&n) else { return };
+        if matches!(process.record.io.when_full, WhenFull::WaitForClient { .. }) {
+            let until = Instant::now() + PATIENCE;
+            process.awaited = Some(until);
+            for output in Output::BOTH {
+                self.timers.push(Reverse((until, Token::Output(n, output))));
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use croft_plan::cgroup::Version;
 use croft_sys::proc::Proc;
 use croft_sys::wait;
 
-use crate::protocol::{EventKind, Exit, Reply, Status};
+use crate::frames::Output;
+use crate::protocol::{EventKind, Exit, Reply, Status, WhenFull};
 use crate::supervise::process::{Ended, Key};
 use crate::supervise::token::Token;
 use crate::supervise::{Supervisor, complain, now};
@@ -129,26 +130,44 @@ impl Supervisor {
         }
     }
 
-    /// Takes a process that has ended out of everything, and removes what was recorded of it.
+    /// Takes a process that has ended out of everything, and removes what was recorded of it. Clients that wait for the rest of its output
+    /// still get that.
     pub(super) fn forget(&mut self, n: u32) {
-        self.end_outputs(n);
         self.close_input(n);
-        let Some(process) = self.processes.get(&n) else { return };
-        for a in process.attached.clone() {
-            self.detach(a);
+        let has_clients = self.processes.get(&n).is_some_and(|process| {
+            matches!(process.record.io.when_full, WhenFull::WaitForClient { .. })
+                && !process.attached.is_empty()
+        });
+        match has_clients {
+            true => self.read_last(n),
+            false => self.end_outputs(n),
         }
-        let Some(process) = self.processes.remove(&n) else { return };
-        if let Some(pidfd) = &process.pidfd {
+        let Some(process) = self.processes.get_mut(&n) else { return };
+        process.forgotten = true;
+        self.names.remove(&process.key);
+        remove(&process.folder, &process.key);
+        if let Some(pidfd) = process.pidfd.take() {
             if process.foreign {
                 let _ = self.poll.remove(pidfd.as_fd());
             }
             let _ = self.holder.forget(&process.key.held("pidfd"));
         }
-        self.names.remove(&process.key);
-        remove(&process.folder, &process.key);
-        for (connection, number) in process.deleters {
+        if has_clients {
+            // The names may soon be those of another process.
+            for output in Output::BOTH {
+                let _ = self.holder.forget(&process.key.held(output.name()));
+            }
+        }
+        for (connection, number) in std::mem::take(&mut process.deleters) {
             self.reply(connection, number, Reply::Done);
         }
+        if has_clients {
+            // Those that have everything go by themselves.
+            return self.pump_all(n);
+        }
+        let clients = self.processes.get(&n).map(|process| process.attached.clone()).unwrap_or_default();
+        clients.into_iter().for_each(|a| self.detach(a));
+        self.processes.remove(&n);
     }
 }
 

@@ -202,6 +202,10 @@ pub struct Process {
     pub ended: Option<Ended>,
     /// When a zombie that nobody reaps is given up.
     pub give_up: Option<Instant>,
+    /// Until when a client that is to come, or to come back, is waited for.
+    pub awaited: Option<Instant>,
+    /// Whether it was deleted, and is only there for clients that have not got all of its output.
+    pub forgotten: bool,
 }
 
 impl Process {
@@ -223,6 +227,8 @@ impl Process {
             foreign: false,
             ended: None,
             give_up: None,
+            awaited: None,
+            forgotten: false,
         }
     }
 

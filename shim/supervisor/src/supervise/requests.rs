@@ -202,7 +202,11 @@ impl Supervisor {
         adopt::hold(&self.holder, &process);
         let n = self.number();
         self.names.insert(key, n);
+        let promised = process.record.io.when_full == WhenFull::WaitForClient { promised: true };
         self.processes.insert(n, process);
+        if promised {
+            self.await_client(n);
+        }
         self.watch_outputs(n);
         self.operate(Operation { verb, process: n, caller: Some(caller), console, log }, command);
         Ok(None)
@@ -346,7 +350,7 @@ fn check(key: &Key, io: &mut Io) -> Result<(), Failure> {
     if io.ring > MOST_RING {
         return Err(refused(format!("a ring of {} bytes: {MOST_RING} at most", io.ring)));
     }
-    if io.ring == 0 && io.when_full == WhenFull::Wait {
+    if io.ring == 0 && io.when_full != WhenFull::Forget {
         return Err(refused("a ring of no bytes is always full: the process would wait for ever".into()));
     }
     io.ring = io.ring.max(LEAST_RING);

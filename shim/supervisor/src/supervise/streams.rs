@@ -108,7 +108,16 @@ impl Supervisor {
             // Clients read from the ring: more at once would pass them by.
             most = most.min(stream.ring.size() as usize);
         }
-        if process.record.io.when_full == WhenFull::Wait {
+        let waits = match process.record.io.when_full {
+            WhenFull::Forget => false,
+            WhenFull::Wait => true,
+            WhenFull::WaitForClient { .. } => {
+                let wants = |a: &u32| self.attached.get(a).is_some_and(|client| client.wants(output));
+                process.attached.iter().any(wants)
+                    || process.awaited.is_some_and(|until| Instant::now() < until)
+            }
+        };
+        if waits {
             let kept = stream.ring.end() - stream.seen;
             most = most.min(stream.ring.size().saturating_sub(kept) as usize);
             if most == 0 {
@@ -161,7 +170,9 @@ impl Supervisor {
             stream.watch(&self.poll, Token::Output(n, output), false);
             stream.fd = None;
         }
-        if let Err(error) = self.holder.forget(&process.key.held(output.name())) {
+        if !process.forgotten
+            && let Err(error) = self.holder.forget(&process.key.held(output.name()))
+        {
             complain("tell the holder", &error);
         }
         if let Some(log) = &mut process.log {

@@ -1,0 +1,131 @@
+//! Output, input and statuses, while croftd is killed again and again.
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use croft_harness::stage::COMMAND_LIMIT;
+use croft_harness::{Croft, Facility, Host, OnRunc, Subject, Test, process};
+
+const NEEDS: &[Facility] = &[Facility::Root];
+
+pub const SUBJECT: Subject = Subject {
+    name: "daemon_streams",
+    on_runc: &[("*", OnRunc::CroftOnly("croftd is tried with the runtime that it comes with"))],
+    tests: &[
+        Test { name: "a_slow_reader_gets_everything", requires: NEEDS, run: slow_reader },
+        Test { name: "a_reader_that_leaves_holds_up_nobody", requires: NEEDS, run: reader_that_leaves },
+        Test { name: "a_killed_croftd_loses_no_byte_and_no_status", requires: NEEDS, run: kills },
+    ],
+};
+
+fn slow_reader(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    let program = croft.program.display();
+    // More than every buffer on the way holds, and an end before anybody reads.
+    let run = format!("{program} run --rm --network none");
+    for (options, bytes) in [("", 3_000_000), ("", 70_000), ("--interactive", 3_000_000)] {
+        let script = format!("{run} {options} box head -c {bytes} /dev/zero </dev/null | (sleep 1; wc -c)");
+        let counted = croft.stage.run("sh", &["-c", &script])?.success()?.stdout;
+        ensure!(counted.trim() == bytes.to_string(), "{counted} of {bytes}");
+    }
+    croft.nothing_is_left()
+}
+
+fn reader_that_leaves(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    let script = format!(
+        "{} run --name web --network none box sh -c 'head -c 3000000 /dev/zero; exit 5' | head -c 10 | wc -c",
+        croft.program.display()
+    );
+    let counted = croft.stage.run("sh", &["-c", &script])?.success()?.stdout;
+    ensure!(counted.trim() == "10", "{counted}");
+    ensure!(croft.ok(&["wait", "web"])? == "5\n");
+    croft.ok(&["rm", "web"])?;
+    croft.nothing_is_left()
+}
+
+/// How often croftd is killed: `CROFT_KILLS`, or fewer in the usual run.
+fn rounds() -> usize {
+    std::env::var("CROFT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+/// A process that passes lines on, at both of whose ends is a file.
+struct Pipe {
+    name: &'static str,
+    child: Child,
+}
+
+impl Pipe {
+    /// Lines go through `command` until the file `stop` is there.
+    fn start(croft: &Croft, name: &'static str, command: &str) -> Result<Self> {
+        let (program, stop) = (croft.program.display(), croft.path("stop"));
+        let (sent, got) = (croft.path(&format!("{name}.sent")), croft.path(&format!("{name}.got")));
+        let lines = format!("i=0; while [ ! -e {stop} ]; do echo line $i; i=$((i+1)); done");
+        let script = format!("({lines}) | tee {sent} | {program} {command} >{got}");
+        let mut shell = croft.stage.command("bash");
+        shell.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null());
+        let log = std::fs::File::create(croft.path(&format!("{name}.log")))?;
+        Ok(Self { name, child: shell.stderr(log).spawn().context("start a pipe")? })
+    }
+
+    fn ended(mut self, croft: &Croft, status: i32) -> Result<()> {
+        let said = || std::fs::read_to_string(croft.path(&format!("{}.log", self.name))).unwrap_or_default();
+        let ended = process::wait(&mut self.child, COMMAND_LIMIT)?;
+        let ended = ended.with_context(|| format!("{} goes on: {}", self.name, said()))?;
+        ensure!(ended.code() == Some(status), "{}: {ended}: {}", self.name, said());
+        let read = |end: &str| std::fs::read(croft.path(&format!("{}.{end}", self.name)));
+        let (sent, got) = (read("sent")?, read("got")?);
+        let same = sent.iter().zip(&got).take_while(|(a, b)| a == b).count();
+        ensure!(
+            sent == got,
+            "{}: {} bytes sent, {} came, the first {same} are right; {}",
+            self.name,
+            sent.len(),
+            got.len(),
+            said()
+        );
+        println!("{}: {} bytes there and back", self.name, sent.len());
+        Ok(())
+    }
+}
+
+fn kills(host: &Host) -> Result<()> {
+    let mut croft = Croft::new(host)?;
+    croft.ok(&["run", "--detach", "--name", "web", "box", "sleep", "10000"])?;
+    let web = croft.inspect("web")?;
+    let pipes = [
+        Pipe::start(&croft, "run", "run --rm --interactive --network none box sh -c 'cat; exit 7'")?,
+        Pipe::start(&croft, "exec", "exec --interactive web sh -c 'cat; exit 9'")?,
+    ];
+    // Both have come through: nothing of them is asked of a croftd that is dead.
+    for pipe in &pipes {
+        let came = || std::fs::metadata(croft.path(&format!("{}.got", pipe.name))).is_ok_and(|f| f.len() > 0);
+        let deadline = std::time::Instant::now() + COMMAND_LIMIT;
+        while !came() {
+            ensure!(std::time::Instant::now() < deadline, "nothing comes through {}", pipe.name);
+            std::thread::yield_now();
+        }
+    }
+    let rounds = rounds();
+    for round in 0..rounds {
+        let (name, script) =
+            (format!("ends{round}"), format!("sleep 0.0{}; exit {}", round % 10, round % 100));
+        croft.ok(&["run", "--detach", "--name", &name, "box", "sh", "-c", &script])?;
+        croft.kill()?;
+        croft.start()?;
+    }
+    std::fs::write(croft.path("stop"), "")?;
+    let [run, exec] = pipes;
+    run.ended(&croft, 7)?;
+    exec.ended(&croft, 9)?;
+    for round in 0..rounds {
+        let name = format!("ends{round}");
+        let status = croft.ok(&["wait", &name])?;
+        ensure!(status == format!("{}\n", round % 100), "{name}: {status}");
+        croft.ok(&["rm", &name])?;
+    }
+    let after = croft.inspect("web")?;
+    ensure!(after["pid"] == web["pid"] && after["state"] == "running", "{after}");
+    println!("croftd was killed {rounds} times");
+    croft.ok(&["rm", "--force", "web"])?;
+    croft.nothing_is_left()
+}
