@@ -1,5 +1,7 @@
 //! The command line, in the words that Docker's users know.
 
+mod files;
+mod image;
 mod options;
 mod volume;
 
@@ -7,6 +9,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use files::{CommitArgs, CpArgs, ExportArgs};
+pub use image::{
+    ImageCommand, ImagesArgs, LoadArgs, LoginArgs, LogoutArgs, PullArgs, RmiArgs, SaveArgs, TagArgs,
+    TransferArgs,
+};
 pub use options::{OptionArgs, PullWhen};
 pub use volume::VolumeCommand;
 
@@ -69,6 +76,17 @@ pub enum Command {
     Inspect(NamesArgs),
     /// Print a container's output
     Logs(LogsArgs),
+    /// Copy files between a container and this host
+    Cp(CpArgs),
+    /// Print what of a container is not as in its image: added (A), changed (C), deleted (D)
+    Diff {
+        /// The container's name or id
+        container: String,
+    },
+    /// Make an image of a container
+    Commit(CommitArgs),
+    /// Write all files of a container as a tar archive
+    Export(ExportArgs),
     /// Print what happens
     Events(EventsArgs),
     /// Images
@@ -77,9 +95,34 @@ pub enum Command {
     /// Volumes
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Have croftd log in at a registry
+    Login(LoginArgs),
+    /// Have croftd forget a login at a registry
+    Logout(LogoutArgs),
     /// croftd and its host
     #[command(subcommand)]
     System(SystemCommand),
+    /// As image pull
+    #[command(hide = true)]
+    Pull(PullArgs),
+    /// As image push
+    #[command(hide = true)]
+    Push(TransferArgs),
+    /// As image ls
+    #[command(hide = true)]
+    Images(ImagesArgs),
+    /// As image rm
+    #[command(hide = true)]
+    Rmi(RmiArgs),
+    /// As image tag
+    #[command(hide = true)]
+    Tag(TagArgs),
+    /// As image export
+    #[command(hide = true)]
+    Save(SaveArgs),
+    /// As image load
+    #[command(hide = true)]
+    Load(LoadArgs),
 }
 
 #[derive(Debug, Args)]
@@ -301,38 +344,6 @@ pub struct EventsArgs {
     pub no_follow: bool,
 }
 
-/// `image`.
-#[derive(Debug, Subcommand)]
-pub enum ImageCommand {
-    /// Get an image from a registry
-    Pull {
-        /// For which platform, as linux/arm64
-        #[arg(long, value_name = "OS/ARCHITECTURE")]
-        platform: Option<String>,
-        /// Its name
-        image: String,
-    },
-    /// List images
-    Ls {
-        /// Ids only
-        #[arg(short, long)]
-        quiet: bool,
-    },
-    /// Take an image from a file or folder: an OCI layout, a docker-save archive, a root filesystem's tarball
-    Import {
-        /// The file or folder, on croftd's host
-        path: PathBuf,
-        /// The name it gets
-        name: String,
-    },
-    /// Remove images
-    Rm {
-        /// Their names
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
-}
-
 /// `system`.
 #[derive(Debug, Subcommand)]
 pub enum SystemCommand {
@@ -340,6 +351,20 @@ pub enum SystemCommand {
     Info,
     /// Look for what no record accounts for
     Check,
+    /// Print where the disk went
+    Df,
+    /// Remove containers that do not run, and what no image and no container needs
+    Prune {
+        /// Images with names too that no container is made from
+        #[arg(short, long)]
+        all: bool,
+        /// Volumes too that no container has: with --all those with names
+        #[arg(long)]
+        volumes: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ fn collect(name: &str, command: &clap::Command, pages: &mut Vec<(String, String)
     let man = clap_mangen::Man::new(named).section("1").source("croft").manual("croft");
     man.render(&mut text).expect("a page is written to memory");
     pages.push((format!("{name}.1"), String::from_utf8(text).expect("a page is UTF-8")));
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
         collect(&format!("{name}-{}", sub.get_name()), sub, pages);
     }
 }

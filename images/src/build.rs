@@ -14,19 +14,24 @@ use crate::pack::pack;
 use crate::reference::Reference;
 use crate::store::{Image, Incoming, Keep, Origin, Source, Store};
 
+/// What [`commit`] says of the new image.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// When it is made: RFC 3339.
+    pub created: Option<String>,
+    /// Who makes it.
+    pub author: Option<String>,
+    /// A remark.
+    pub comment: Option<String>,
+    /// What containers of it run; what those of the container's own image run without it.
+    pub defaults: Option<Defaults>,
+}
+
 /// Makes an image of the container `id`'s image and what it changed. The container should be paused, or stopped.
 ///
 /// A file of the image with several names, changed under one of them, is changed under that name alone in the new image: the
 /// others are not among what the container changed (overlayfs keeps their link in its index). Docker does the same.
-///
-/// `defaults` are what containers of it run; `None`: what those of the container's own image run.
-pub fn commit(
-    store: &Arc<Store>,
-    id: &str,
-    reference: &Reference,
-    defaults: Option<Defaults>,
-    comment: &str,
-) -> Result<Image> {
+pub fn commit(store: &Arc<Store>, id: &str, reference: &Reference, about: Commit) -> Result<Image> {
     let snapshot = store.snapshot(id)?;
     let incoming = Incoming::new(store)?;
     let changes = store.changes(id)?;
@@ -43,13 +48,14 @@ pub fn commit(
     let base: crate::manifest::Manifest = serde_json::from_slice(&store.document(&snapshot.manifest)?)
         .map_err(|e| Error::malformed("manifest", e))?;
     let mut config = crate::manifest::Config::parse(&store.document(&snapshot.config)?, base.layers.len())?;
-    config.created = None;
+    let Commit { created, author, comment, defaults } = about;
+    config.created.clone_from(&created);
     config.config = defaults.unwrap_or(config.config);
     config.rootfs.diff_ids.push(staged.unpacked.diff_id);
     // An image may tell nothing of its layers; the new step has to stand beside the new layer all the same.
     let told = config.history.iter().filter(|step| !step.empty_layer).count();
     config.history.extend((told..base.layers.len()).map(|_| History::default()));
-    config.history.push(History { comment: Some(comment.to_owned()), ..History::default() });
+    config.history.push(History { created, author, comment, ..History::default() });
     let layer = &staged.unpacked;
     let layer = Descriptor::new(layer.digest, layer.size, layer.compression.media_type());
     let mut sources: Vec<Source> = base.layers.iter().map(|_| Source::Stored).collect();

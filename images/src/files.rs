@@ -1,15 +1,20 @@
 //! Files of a container's root, in and out as archives. The root may be a running container's: every name is resolved by the kernel
 //! below it (openat2(2)), whatever links are there and however they are swapped.
 
+use std::ffi::OsString;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
+use croft_sys::fs::{self, FileType};
 use croft_sys::path::{self, open_in_root};
-use croft_sys::{Errno, OFlags};
+use croft_sys::{Errno, OFlags, credentials};
 
 use crate::error::{Context, Error, Result};
 use crate::layer::Limits;
 use crate::pack::{Owners, pack_files};
+use crate::snapshot::IdRange;
 use crate::unpack::unpack_files;
 
 /// The root of a container.
@@ -21,7 +26,93 @@ pub struct Root {
     pub owners: Owners,
 }
 
+/// What is meant by a name whose last part is a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// The link.
+    Itself,
+    /// What it leads to.
+    Followed,
+}
+
+/// What is there under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What kind of file.
+    pub kind: FileType,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Where it leads, for a link.
+    pub target: Option<PathBuf>,
+}
+
 impl Root {
+    fn open(&self, path: &Path, last: Last) -> Result<OwnedFd> {
+        let follow = if last == Last::Itself { OFlags::NOFOLLOW } else { OFlags::empty() };
+        let inside = Path::new("/").join(path);
+        match open_in_root(self.top.as_fd(), &inside, OFlags::PATH | follow) {
+            Err(e) if [Errno::NOENT, Errno::NOTDIR].contains(&e.errno()) => {
+                Err(Error::NotFound { kind: "file in the container", name: path.display().to_string() })
+            }
+            other => other.map_err(|e| Error::file("open in the container", path, e)),
+        }
+    }
+
+    /// What is there under the name `path`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when nothing is.
+    pub fn look(&self, path: &Path, last: Last) -> Result<Found> {
+        let file = self.open(path, last)?;
+        let stat = fs::fstat(&file).on_file("look at", path)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let target = match kind {
+            FileType::Symlink => {
+                let target = fs::readlinkat(&file, "", Vec::new()).on_file("read link", path)?;
+                Some(PathBuf::from(OsString::from_vec(target.into_bytes())))
+            }
+            _ => None,
+        };
+        Ok(Found { kind, mode: stat.st_mode & 0o7777, size: stat.st_size as u64, target })
+    }
+
+    /// Writes the file or folder `path` as an archive whose entries begin with its last name; the root's begin with none.
+    ///
+    /// # Errors
+    /// When it is not there, or cannot be read.
+    pub fn pack(&self, path: &Path, last: Last, to: impl Write) -> Result<()> {
+        let file = self.open(path, last)?;
+        pack_files(file.as_fd(), Path::new(path.file_name().unwrap_or_default()), to, self.owners).map(drop)
+    }
+
+    /// Unpacks an archive into the folder `path`, which is there. What is in the way is replaced.
+    ///
+    /// # Errors
+    /// When it is no folder, or the archive cannot be unpacked; what was unpacked before stays.
+    pub fn unpack(&self, path: &Path, source: impl Read + Send) -> Result<()> {
+        let folder = self.open(path, Last::Followed)?;
+        if path::kind(folder.as_fd()).map_err(|e| Error::file("look at", path, e))? != path::Kind::Directory {
+            let why = "it is no folder in the container".to_owned();
+            return Err(Error::Refused { what: path.display().to_string(), why });
+        }
+        let work = || {
+            // What is made belongs to the container from the start: a file system of its own takes nothing of another's.
+            if let Owners::Of(IdRange { start, .. }) = self.owners {
+                let kernel =
+                    |source| Error::Kernel { op: "take the ids of the container".to_owned(), source };
+                let (effective, permitted, inheritable) = credentials::capabilities().map_err(kernel)?;
+                credentials::set_filesystem_ids(start, start).map_err(kernel)?;
+                credentials::set_capabilities(effective, permitted, inheritable).map_err(kernel)?;
+            }
+            unpack_files(folder.as_fd(), source, &Limits::NONE, self.owners)
+        };
+        // Ids are changed for this thread, which ends.
+        let done = std::thread::scope(|scope| scope.spawn(work).join());
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// Copies what the folder `path` has into the empty folder `to`. Nothing there is fine.
     ///
     /// # Errors

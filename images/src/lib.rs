@@ -4,6 +4,7 @@
 //! those of [`registry`], which belong into a tokio runtime. Start at [`store::Store`].
 
 pub mod build;
+pub mod diff;
 pub mod digest;
 pub mod error;
 pub mod export;

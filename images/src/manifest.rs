@@ -256,6 +256,9 @@ pub struct History {
     /// When, as RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
+    /// By whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
     /// By which command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,

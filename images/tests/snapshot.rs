@@ -238,7 +238,12 @@ fn a_committed_container_is_an_image() -> Result<()> {
         ),
     )?;
     croft_sys::fs::setxattr(root.join("opaque"), "user.mine", b"1", croft_sys::fs::XattrFlags::empty())?;
-    let image = build::commit(&bench.store, "worker", &"mine:v2".parse()?, None, "by hand")?;
+    let image = build::commit(
+        &bench.store,
+        "worker",
+        &"mine:v2".parse()?,
+        build::Commit { comment: Some("by hand".to_owned()), ..build::Commit::default() },
+    )?;
     ensure!(image.layers.len() == 4 && bench.store.config(&image)?.config.cmd == ["/bin/sh"]);
     ensure!(bench.store.history(&image)?[0].0.comment.as_deref() == Some("by hand"));
     let expected = tree::read(&root)?;

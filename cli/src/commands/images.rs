@@ -1,13 +1,19 @@
-//! `image`.
+//! `image`, `login` and `logout`.
 
-use croft_api::client::Client;
-use croft_api::image::{Image, Import, Progress, Pull};
+use std::io::{self, IsTerminal, Write};
+
+use croft_api::client::{Client, Error};
+use croft_api::image::{
+    BuildRootfs, Details, Image, Import, Login, Logout, PrunedImages, Pull, Push, Step, Tag,
+};
 use http::Method;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::collections::HashMap;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::{Failed, part};
-use crate::args::{Format, ImageCommand};
+use super::progress::{self, Show};
+use super::{Failed, archive, part, report};
+use crate::args::{
+    Format, ImageCommand, LoadArgs, LoginArgs, LogoutArgs, PullArgs, RmiArgs, SaveArgs, TagArgs, TransferArgs,
+};
 use crate::output;
 
 /// Does what is asked.
@@ -16,71 +22,268 @@ use crate::output;
 /// When it cannot be done.
 pub async fn run(client: &Client, command: &ImageCommand, format: Format) -> Result<u8, Failed> {
     match command {
-        ImageCommand::Pull { image, platform } => {
-            println!("{}", pull(client, image, platform.as_deref()).await?.id);
+        ImageCommand::Pull(args) => return get(client, args, format).await,
+        ImageCommand::Push(args) => return push(client, args, format).await,
+        ImageCommand::Ls(args) => return list(client, args.quiet, format).await,
+        ImageCommand::Inspect { names } => {
+            let mut all: Vec<Details> = Vec::new();
+            for name in names {
+                all.push(client.get(&format!("/images/inspect?image={}", part(name))).await?);
+            }
+            output::json(&all);
         }
-        ImageCommand::Ls { quiet } => list(client, *quiet, format).await?,
+        ImageCommand::History { no_trunc, image } => history(client, image, *no_trunc, format).await?,
+        ImageCommand::Tag(args) => return tag(client, args).await,
         ImageCommand::Import { path, name } => {
             let path = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
             let import = Import { path: path.to_string_lossy().into_owned(), name: name.clone() };
-            println!("{}", client.post::<_, Image>("/images/import", &import).await?.id);
+            shown(&client.post::<_, Image>("/images/import", &import).await?, format);
         }
-        ImageCommand::Rm { names } => {
-            for name in names {
-                client.delete(&format!("/images/{}", part(name))).await?;
-                println!("{name}");
-            }
+        ImageCommand::Export(args) => return save(client, args).await,
+        ImageCommand::Load(args) => return load(client, args, format).await,
+        ImageCommand::BuildRootfs { variant, include, mirror, suite, name } => {
+            let asked = BuildRootfs {
+                name: name.clone(),
+                suite: suite.clone(),
+                variant: variant.clone(),
+                packages: include.clone(),
+                mirrors: mirror.clone(),
+            };
+            let work = client.post::<_, Image>("/images/build-rootfs", &asked);
+            shown(&progress::wait(&format!("making {name} with mmdebstrap"), work).await?, format);
         }
+        ImageCommand::Rm(args) => return remove(client, args).await,
+        ImageCommand::Prune { all, force } => prune(client, *all, *force, format).await?,
     }
     Ok(0)
 }
 
-/// Gets an image from a registry, with a bar for each layer where somebody looks.
+fn shown(image: &Image, format: Format) {
+    match format {
+        Format::Json => output::json(image),
+        Format::Table => println!("{}", image.id),
+    }
+}
+
+/// `pull`.
+///
+/// # Errors
+/// When the registry does not give it.
+pub async fn get(client: &Client, args: &PullArgs, format: Format) -> Result<u8, Failed> {
+    let TransferArgs { quiet, image } = &args.transfer;
+    let asked = Pull { image: image.clone(), platform: args.platform.clone() };
+    let title = format!("pull {image}");
+    let pulled = progress::follow(client, "/images/pull", &asked, &title, Show::of(*quiet)).await?;
+    shown(&pulled, format);
+    Ok(0)
+}
+
+/// Gets an image that a container is to be made from.
 ///
 /// # Errors
 /// When the registry does not give it.
 pub async fn pull(client: &Client, image: &str, platform: Option<&str>) -> Result<Image, Failed> {
     let asked = Pull { image: image.to_owned(), platform: platform.map(str::to_owned) };
-    let mut lines = client.lines(Method::POST, "/images/pull", Some(&asked)).await?;
-    let shown = MultiProgress::new();
-    let style = ProgressStyle::with_template("{prefix} {bar:30} {bytes}/{total_bytes}").ok();
-    let mut bars: HashMap<String, ProgressBar> = HashMap::new();
-    while let Some(progress) = lines.next::<Progress>().await? {
-        match progress {
-            Progress::Layer { digest, done, total } => {
-                let bar = bars.entry(digest.clone()).or_insert_with(|| {
-                    let bar = shown.add(ProgressBar::new(total)).with_prefix(output::short(&digest));
-                    style.clone().into_iter().for_each(|style| bar.set_style(style));
-                    bar
-                });
-                bar.set_position(done);
-            }
-            Progress::Done { image } => {
-                let _ = shown.clear();
-                return Ok(image);
-            }
-            Progress::Failed { problem } => {
-                let _ = shown.clear();
-                return Err(croft_api::client::Error::Refused(problem).into());
-            }
-        }
-    }
-    Err(Failed::from(format!("pull {image}: croftd ended before it was there")))
+    progress::follow(client, "/images/pull", &asked, &format!("pull {image}"), Show::of(false)).await
 }
 
-async fn list(client: &Client, quiet: bool, format: Format) -> Result<(), Failed> {
+/// `push`.
+///
+/// # Errors
+/// When there is no such image, or the registry does not take it.
+pub async fn push(client: &Client, args: &TransferArgs, format: Format) -> Result<u8, Failed> {
+    let asked = Push { image: args.image.clone() };
+    let title = format!("push {}", args.image);
+    let pushed = progress::follow(client, "/images/push", &asked, &title, Show::of(args.quiet)).await?;
+    shown(&pushed, format);
+    Ok(0)
+}
+
+/// `images`.
+///
+/// # Errors
+/// When croftd does not answer.
+pub async fn list(client: &Client, quiet: bool, format: Format) -> Result<u8, Failed> {
     let images: Vec<Image> = client.get("/images").await?;
     if quiet {
         images.iter().for_each(|image| println!("{}", image.id));
-        return Ok(());
+        return Ok(0);
     }
-    output::list(format, &images, &["NAME", "IMAGE ID", "LAYERS", "SIZE"], |image| {
+    output::list(format, &images, &["NAME", "IMAGE ID", "CREATED", "LAYERS", "SIZE"], |image| {
         vec![
             image.names.join(" "),
             output::short(&image.id),
+            image.created.as_deref().unwrap_or_default().chars().take(19).collect(),
             image.layers.to_string(),
             output::size(image.size),
         ]
     });
+    Ok(0)
+}
+
+async fn history(client: &Client, image: &str, no_trunc: bool, format: Format) -> Result<(), Failed> {
+    let steps: Vec<Step> = client.get(&format!("/images/history?image={}", part(image))).await?;
+    output::list(format, &steps, &["LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"], |step| {
+        let layer = step.layer.as_deref().unwrap_or("-");
+        let by: String =
+            step.created_by.clone().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+        vec![
+            if no_trunc { layer.to_owned() } else { output::short(layer) },
+            step.created.as_deref().unwrap_or_default().chars().take(19).collect(),
+            if no_trunc { by } else { by.chars().take(45).collect() },
+            output::size(step.size),
+            step.comment.clone().unwrap_or_default(),
+        ]
+    });
     Ok(())
+}
+
+/// `tag`.
+///
+/// # Errors
+/// When there is no such image, or the name is none.
+pub async fn tag(client: &Client, args: &TagArgs) -> Result<u8, Failed> {
+    let asked = Tag { image: args.image.clone(), name: args.name.clone() };
+    client.post::<_, ()>("/images/tag", &asked).await?;
+    Ok(0)
+}
+
+/// `save`.
+///
+/// # Errors
+/// When one is not there, or cannot be written.
+pub async fn save(client: &Client, args: &SaveArgs) -> Result<u8, Failed> {
+    if args.output.is_none() {
+        archive::no_terminal("an archive")?;
+    }
+    let from = client.download(&format!("/images/export?images={}", part(&args.images.join(",")))).await?;
+    archive::save(from, args.output.as_deref()).await?;
+    Ok(0)
+}
+
+/// `load`.
+///
+/// # Errors
+/// When it is no archive of images.
+pub async fn load(client: &Client, args: &LoadArgs, format: Format) -> Result<u8, Failed> {
+    let input = match &args.input {
+        Some(path) => Some(std::fs::File::open(path).map_err(|e| format!("{}: {e}", path.display()))?),
+        None if io::stdin().is_terminal() => {
+            return Err(Failed::from(
+                "an archive does not come from a terminal: --input FILE, or a pipe".to_owned(),
+            ));
+        }
+        None => None,
+    };
+    let work = |to: &mut io::BufWriter<archive::Sender>| match input {
+        Some(mut file) => io::copy(&mut file, to).map(drop),
+        None => io::copy(&mut io::stdin().lock(), to).map(drop),
+    };
+    let images: Vec<Image> = archive::send(client, Method::POST, "/images/load", work).await?;
+    match format {
+        Format::Json => output::json(&images),
+        Format::Table if args.quiet => images.iter().for_each(|image| println!("{}", image.id)),
+        Format::Table => images.iter().for_each(|image| println!("{} {}", image.names.join(" "), image.id)),
+    }
+    Ok(0)
+}
+
+/// `rmi`.
+///
+/// # Errors
+/// For the last that failed; the others are done.
+pub async fn remove(client: &Client, args: &RmiArgs) -> Result<u8, Failed> {
+    let mut failed = None;
+    for name in &args.names {
+        report(client.delete(&format!("/images/{}", part(name))).await, name, &mut failed);
+    }
+    failed.map_or(Ok(0), Err)
+}
+
+async fn prune(client: &Client, all: bool, force: bool, format: Format) -> Result<(), Failed> {
+    let what = if all {
+        "all images that no container is made from"
+    } else {
+        "what no image and no container needs"
+    };
+    if !force && !output::agreed(&format!("Remove {what}?"))? {
+        return Ok(());
+    }
+    let pruned: PrunedImages = client.post(&format!("/images/prune?all={all}"), &()).await?;
+    match format {
+        Format::Json => output::json(&pruned),
+        Format::Table => {
+            pruned.names.iter().for_each(|name| println!("{name}"));
+            println!("{} freed", output::size(pruned.bytes));
+        }
+    }
+    Ok(())
+}
+
+/// `login`.
+///
+/// # Errors
+/// When the registry does not know the user.
+pub async fn log_in(client: &Client, args: &LoginArgs) -> Result<u8, Failed> {
+    let user = match &args.username {
+        Some(user) => user.clone(),
+        None if args.password_stdin => {
+            return Err(Failed::from("--password-stdin needs --username".to_owned()));
+        }
+        None => asked("Username: ", Echo::On)?,
+    };
+    let password = match args.password_stdin {
+        true => io::read_to_string(io::stdin()).map_err(|e| format!("read the password: {e}"))?,
+        false => asked("Password: ", Echo::Off)?,
+    };
+    let password = password.trim_end_matches(['\r', '\n']).to_owned();
+    if password.is_empty() {
+        return Err(Failed::from("there is no password".to_owned()));
+    }
+    let login = Login { registry: args.registry.clone(), user, password };
+    client.post::<_, ()>("/registries/login", &login).await?;
+    eprintln!("logged in at {}", args.registry);
+    Ok(0)
+}
+
+/// Whether what is typed is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Echo {
+    On,
+    Off,
+}
+
+fn asked(question: &str, echo: Echo) -> Result<String, Failed> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failed::from("nobody is there to be asked: --username and --password-stdin".to_owned()));
+    }
+    let failed = |e: io::Error| Failed::from(format!("ask at the terminal: {e}"));
+    eprint!("{question}");
+    let _ = io::stderr().flush();
+    let before = tcgetattr(&stdin).map_err(|e| failed(e.into()))?;
+    if echo == Echo::Off {
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Now, &silent).map_err(|e| failed(e.into()))?;
+    }
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    if echo == Echo::Off {
+        let _ = tcsetattr(&stdin, OptionalActions::Now, &before);
+        eprintln!();
+    }
+    read.map_err(failed)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// `logout`.
+///
+/// # Errors
+/// When nobody is logged in there.
+pub async fn log_out(client: &Client, args: &LogoutArgs) -> Result<u8, Failed> {
+    let asked = Logout { registry: args.registry.clone() };
+    client.post::<_, ()>("/registries/logout", &asked).await.map_err(|e: Error| Failed::from(e))?;
+    eprintln!("logged out of {}", args.registry);
+    Ok(0)
 }

@@ -1,9 +1,12 @@
 //! One command, one function: what is asked of croftd, and what is printed.
 
+mod archive;
 mod attached;
 mod containers;
+mod files;
 mod images;
 mod patience;
+mod progress;
 mod system;
 mod volumes;
 
@@ -94,8 +97,21 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Ps(args) => containers::list(&client, args, format).await,
         Command::Inspect(args) => containers::inspect(&client, &args.names).await,
         Command::Logs(args) => containers::logs(&client, args).await,
+        Command::Cp(args) => files::copy(&client, args).await,
+        Command::Diff { container } => files::diff(&client, container, format).await,
+        Command::Commit(args) => files::commit(&client, args, format).await,
+        Command::Export(args) => files::export(&client, args).await,
         Command::Events(args) => system::events(&client, args, format).await,
         Command::Image(command) => images::run(&client, command, format).await,
+        Command::Login(args) => images::log_in(&client, args).await,
+        Command::Logout(args) => images::log_out(&client, args).await,
+        Command::Pull(args) => images::get(&client, args, format).await,
+        Command::Push(args) => images::push(&client, args, format).await,
+        Command::Images(args) => images::list(&client, args.quiet, format).await,
+        Command::Rmi(args) => images::remove(&client, args).await,
+        Command::Tag(args) => images::tag(&client, args).await,
+        Command::Save(args) => images::save(&client, args).await,
+        Command::Load(args) => images::load(&client, args, format).await,
         Command::Volume(command) => volumes::run(&client, command, format).await,
         Command::System(command) => system::run(&client, command, format).await,
     }

@@ -2,7 +2,7 @@
 
 use croft_api::client::Client;
 use croft_api::event::Event;
-use croft_api::system::{Finding, Info};
+use croft_api::system::{Finding, Info, Prune, PrunedSystem, Usage, Used};
 use http::Method;
 
 use super::Failed;
@@ -19,6 +19,10 @@ pub async fn run(client: &Client, command: &SystemCommand, format: Format) -> Re
             output::json(&client.get::<Info>("/system/info").await?);
             Ok(0)
         }
+        SystemCommand::Df => usage(client, format).await,
+        SystemCommand::Prune { all, volumes, force } => {
+            prune(client, Prune { all: *all, volumes: *volumes }, *force, format).await
+        }
         SystemCommand::Check => {
             let findings: Vec<Finding> = client.get("/system/check").await?;
             if findings.is_empty() && format == Format::Table {
@@ -31,6 +35,45 @@ pub async fn run(client: &Client, command: &SystemCommand, format: Format) -> Re
             Ok(u8::from(!findings.is_empty()))
         }
     }
+}
+
+async fn usage(client: &Client, format: Format) -> Result<u8, Failed> {
+    let usage: Usage = client.get("/system/usage").await?;
+    if format == Format::Json {
+        output::json(&usage);
+        return Ok(0);
+    }
+    let Usage { images, containers, volumes, logs } = usage;
+    let rows = [("images", images), ("containers", containers), ("volumes", volumes), ("logs", logs)];
+    output::list(format, &rows, &["TYPE", "COUNT", "ACTIVE", "SIZE", "RECLAIMABLE"], |(name, used)| {
+        let Used { count, active, bytes, reclaimable } = used;
+        let sizes = [output::size(*bytes), output::size(*reclaimable)];
+        [vec![(*name).to_owned(), count.to_string(), active.to_string()], sizes.into()].concat()
+    });
+    Ok(0)
+}
+
+async fn prune(client: &Client, asked: Prune, force: bool, format: Format) -> Result<u8, Failed> {
+    let images = if asked.all { "images that no container is made from" } else { "what no image needs" };
+    let volumes = match (asked.volumes, asked.all) {
+        (false, _) => "",
+        (true, false) => ", volumes without names that no container has",
+        (true, true) => ", volumes that no container has",
+    };
+    if !force && !output::agreed(&format!("Remove all containers that do not run, {images}{volumes}?"))? {
+        return Ok(0);
+    }
+    let pruned: PrunedSystem = client.post("/system/prune", &asked).await?;
+    if format == Format::Json {
+        output::json(&pruned);
+        return Ok(0);
+    }
+    let PrunedSystem { containers, volumes, images, bytes } = pruned;
+    for (what, names) in [("container", containers), ("volume", volumes), ("image", images)] {
+        names.iter().for_each(|name| println!("{what} {name}"));
+    }
+    println!("{} freed", output::size(bytes));
+    Ok(0)
 }
 
 /// `events`.

@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::OciErrorCode;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::Limits;
-use crate::manifest::Platform;
+use crate::manifest::{self, Platform};
+use crate::reference::Reference;
 
 pub use auth::Credentials;
 pub use pull::Pull;
@@ -115,6 +117,35 @@ impl Registry {
     /// Registries, reached by these settings.
     pub fn new(settings: Settings) -> Self {
         Self { settings }
+    }
+
+    /// Asks the registry at `host` whether it knows this user. One that asks nobody knows everybody.
+    pub async fn log_in(&self, host: &str, user: &str, password: &str) -> Result<()> {
+        use oci_client::errors::OciDistributionError as E;
+        use oci_client::secrets::RegistryAuth;
+        let name: Reference = format!("{host}/croft/login:none").parse()?;
+        let name = name.on(host);
+        let auth = RegistryAuth::Basic(user.to_owned(), password.to_owned());
+        let client = self.client(host)?;
+        let failed = |e: E| refused(format!("log in at {host} as {user}"), &e);
+        // A token is only given to who is known. Where there are none, the name and password go with every request, so one is made,
+        // for an image that need not be there.
+        if client.auth(&name, &auth, oci_client::RegistryOperation::Pull).await.map_err(failed)?.is_some() {
+            return Ok(());
+        }
+        match client.pull_manifest_raw(&name, &auth, &[manifest::media::MANIFEST]).await {
+            Ok(_) | Err(E::ImageManifestNotFoundError(_)) => Ok(()),
+            Err(E::RegistryError { envelope, .. })
+                if envelope
+                    .errors
+                    .iter()
+                    .all(|e| matches!(e.code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown)) =>
+            {
+                Ok(())
+            }
+            Err(E::ServerError { code: 404, .. }) => Ok(()),
+            Err(e) => Err(failed(e)),
+        }
     }
 
     fn client(&self, host: &str) -> Result<oci_client::Client> {

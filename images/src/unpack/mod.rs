@@ -21,7 +21,7 @@ use crate::layer::{self, Compression, Limits, Marker};
 use crate::pack::Owners;
 
 pub use settle::settle;
-pub(crate) use settle::{attributes, copy_attributes};
+pub(crate) use settle::{attributes, copy_attributes, find};
 
 /// What came out of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -53,7 +53,7 @@ pub fn settle(root: BorrowedFd<'_>, below: &[OwnedFd], layer: &Unpacked) -> Resu
 }
 
 /// Opens `name` in the nearest layer that has it, unless one between hides it. No link is followed: overlayfs follows none either.
-fn find(below: &[OwnedFd], name: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
+pub(crate) fn find(below: &[OwnedFd], name: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
     for tree in below {
         match open(tree.as_fd(), name, flags) {
             Ok(found) => return Ok(Some(found)),

@@ -105,7 +105,11 @@ impl<'r> Tree<'r> {
                     fs::openat(&*folder, last, flags, Mode::from_raw_mode(0o600))
                 })?;
                 let made = std::fs::File::from(made);
-                self.fill(name, &made, file, size, sparse)?;
+                if let Err(error) = self.fill(name, &made, file, size, sparse) {
+                    // What there is of it is of no use, and takes what a full disk has not.
+                    let _ = fs::unlinkat(&*folder, last, AtFlags::empty());
+                    return Err(error);
+                }
                 adorn(name, made.as_fd(), &attributes)?;
                 fs::futimens(&made, &times(&attributes)).on_file("set times of", name)
             }
@@ -216,8 +220,7 @@ impl<'r> Tree<'r> {
                         made => made.on_file("make folder", &so_far)?,
                     }
                     // Whatever the caller's umask: an unpacked layer follows from the layer alone.
-                    let mode = Mode::from_raw_mode(0o755);
-                    fs::chmodat(&here, name, mode, AtFlags::empty()).on_file("set mode of", &so_far)?;
+                    set_mode(here.as_fd(), name, 0o755).on_file("set mode of", &so_far)?;
                     made.push(so_far.clone());
                     open(&so_far)
                 }
@@ -375,6 +378,12 @@ fn adorn(name: &Path, file: BorrowedFd<'_>, attributes: &Attributes) -> Result<(
     Ok(())
 }
 
+/// Sets the mode of `last` in `folder`, which may be a running container's: a link that took its place is not followed.
+fn set_mode(folder: BorrowedFd<'_>, last: &OsStr, mode: u32) -> std::result::Result<(), Errno> {
+    let file = fs::openat(folder, last, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), Mode::from_raw_mode(mode))
+}
+
 /// As [`adorn`], with the times, for what cannot be opened: links, devices, pipes.
 fn adorn_by_name(
     name: &Path,
@@ -387,9 +396,7 @@ fn adorn_by_name(
     let no_follow = AtFlags::SYMLINK_NOFOLLOW;
     fs::chownat(folder, last, Some(uid), Some(gid), no_follow).on_file("set owner of", name)?;
     if let Some(mode) = mode {
-        // Not a link: it was made a moment ago, in a folder that nobody else reaches.
-        fs::chmodat(folder, last, Mode::from_raw_mode(mode), AtFlags::empty())
-            .on_file("set mode of", name)?;
+        set_mode(folder, last, mode).on_file("set mode of", name)?;
     }
     // Attributes of users are for files and folders alone; the kernel refuses them here.
     let kept = |(key, _): &&(CString, Vec<u8>)| key.as_bytes().starts_with(b"trusted.");

@@ -11,6 +11,9 @@ mod callers_podman;
 mod coverage;
 mod crash;
 mod daemon;
+mod daemon_faults;
+mod daemon_files;
+mod daemon_images;
 mod daemon_options;
 mod daemon_streams;
 mod daemon_volumes;
@@ -59,6 +62,9 @@ const SUBJECTS: &[Subject] = &[
     daemon::SUBJECT,
     daemon_options::SUBJECT,
     daemon_streams::SUBJECT,
+    daemon_faults::SUBJECT,
+    daemon_files::SUBJECT,
+    daemon_images::SUBJECT,
     daemon_volumes::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
 use crate::problem::{Kind, Problem};
 use crate::{VERSION, stream};
@@ -49,6 +51,29 @@ pub struct Lines {
     body: Incoming,
     buffer: Vec<u8>,
 }
+
+/// An answer of bytes that come piece by piece.
+#[derive(Debug)]
+pub struct Pieces {
+    body: Incoming,
+}
+
+/// A body that is sent as it comes. An error ends it early, and croftd takes it for broken.
+struct Sent(mpsc::Receiver<std::io::Result<Bytes>>);
+
+impl hyper::body::Body for Sent {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+type Sending = BoxBody<Bytes, std::io::Error>;
 
 impl Client {
     /// A client of the croftd behind `socket`. Nothing is asked yet.
@@ -107,16 +132,35 @@ impl Client {
         Ok(TokioIo::new(upgraded))
     }
 
+    /// Asks for bytes.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn download(&self, path: &str) -> Result<Pieces, Error> {
+        Ok(Pieces { body: self.send(Method::GET, path, None::<&()>).await?.into_body() })
+    }
+
+    /// Sends bytes as they come.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        pieces: mpsc::Receiver<std::io::Result<Bytes>>,
+    ) -> Result<T, Error> {
+        let body = Sent(pieces).boxed();
+        value(self.exchange(method, path, "application/x-tar", body, None).await?).await
+    }
+
     async fn ask<B: Serialize, T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<&B>,
     ) -> Result<T, Error> {
-        let answer = self.send(method, path, body).await?;
-        let bytes = answer.into_body().collect().await.map_err(|e| Error::Broken(e.into()))?.to_bytes();
-        let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-        serde_json::from_slice(text).map_err(|e| Error::NotUnderstood(e.to_string()))
+        value(self.send(method, path, body).await?).await
     }
 
     async fn send<B: Serialize>(
@@ -135,14 +179,26 @@ impl Client {
         body: Option<&B>,
         upgrade: Option<&str>,
     ) -> Result<Response<Incoming>, Error> {
+        let text =
+            body.map(serde_json::to_vec).transpose().map_err(|e| Error::NotUnderstood(e.to_string()))?;
+        let body = Full::new(Bytes::from(text.unwrap_or_default())).map_err(|never| match never {}).boxed();
+        self.exchange(method, path, "application/json", body, upgrade).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Sending,
+        upgrade: Option<&str>,
+    ) -> Result<Response<Incoming>, Error> {
         let unreachable = |source| Error::Unreachable { socket: self.socket.clone(), source };
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| Error::Broken(e.into()))?;
         tokio::spawn(connection.with_upgrades());
-        let text =
-            body.map(serde_json::to_vec).transpose().map_err(|e| Error::NotUnderstood(e.to_string()))?;
         let mut request = Request::builder();
         if let Some(protocol) = upgrade {
             request =
@@ -152,8 +208,8 @@ impl Client {
             .method(method)
             .uri(format!("/{VERSION}{path}"))
             .header(http::header::HOST, "croft")
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(text.unwrap_or_default())))
+            .header(http::header::CONTENT_TYPE, kind)
+            .body(body)
             .map_err(|e| Error::NotUnderstood(e.to_string()))?;
         let answer = sender.send_request(request).await.map_err(|e| Error::Broken(e.into()))?;
         if answer.status().is_success() || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -161,6 +217,12 @@ impl Client {
         }
         Err(refusal(answer).await)
     }
+}
+
+async fn value<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T, Error> {
+    let bytes = answer.into_body().collect().await.map_err(|e| Error::Broken(e.into()))?.to_bytes();
+    let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+    serde_json::from_slice(text).map_err(|e| Error::NotUnderstood(e.to_string()))
 }
 
 async fn refusal(answer: Response<Incoming>) -> Error {
@@ -179,6 +241,25 @@ async fn refusal(answer: Response<Incoming>) -> Error {
 fn unnamed(status: StatusCode, body: &[u8]) -> Problem {
     let detail = String::from_utf8_lossy(body).into_owned();
     Problem { status: status.as_u16(), ..Problem::new(Kind::Internal, status.to_string(), detail) }
+}
+
+impl Pieces {
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// When the connection breaks, or croftd could not go on.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(e)) => return Err(Error::Broken(e.into())),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
+                    _ => {}
+                },
+            }
+        }
+    }
 }
 
 impl Lines {

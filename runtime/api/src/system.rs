@@ -39,3 +39,66 @@ pub struct Finding {
     /// Why it should not be so.
     pub why: String,
 }
+
+/// Where the disk went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Usage {
+    /// Images: packed and unpacked layers, downloads that were cut off. Those that a container is made from are active.
+    pub images: Used,
+    /// The containers' writable layers. Those that run are active.
+    pub containers: Used,
+    /// Volumes. Those that a container has are active.
+    pub volumes: Used,
+    /// The containers' logs.
+    pub logs: Used,
+}
+
+/// What one kind of thing takes of the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Used {
+    /// How many there are.
+    pub count: u64,
+    /// How many of them somebody needs.
+    pub active: u64,
+    /// Bytes of all.
+    pub bytes: u64,
+    /// Bytes of those that nobody needs.
+    pub reclaimable: u64,
+}
+
+impl Used {
+    /// Counts one more.
+    pub fn add(&mut self, bytes: u64, active: bool) {
+        self.count += 1;
+        self.active += u64::from(active);
+        self.bytes += bytes;
+        self.reclaimable += if active { 0 } else { bytes };
+    }
+}
+
+/// Asks for the removal of what nobody needs: containers that do not run, and what no image and no container needs of images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Prune {
+    /// Whether images with names go too that no container is made from, and volumes with names if volumes go.
+    pub all: bool,
+    /// Whether volumes go too that no container has.
+    pub volumes: bool,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct PrunedSystem {
+    /// The names of containers.
+    pub containers: Vec<String>,
+    /// The names of volumes.
+    pub volumes: Vec<String>,
+    /// The names of images.
+    pub images: Vec<String>,
+    /// Bytes of the disk that were theirs.
+    pub bytes: u64,
+}

@@ -16,7 +16,7 @@ use croft_api::container::{self, Exit, Restart, State};
 use croft_api::problem::{Kind, Problem};
 use croft_shim::client::Stream;
 use croft_shim::protocol::{self, Io, IoKind, Log, Reply, Request, WhenFull};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, mpsc, oneshot, watch};
 
 use crate::daemon::{Prepared, Shared};
 use crate::joins::For;
@@ -35,6 +35,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause before a container is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a start waits for who copies files.
+const FILES_LIMIT: Duration = Duration::from_secs(10);
 
 /// What others see of a container.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +93,26 @@ pub struct Removal {
 pub struct Handle {
     mailbox: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<View>,
+    files: Files,
+}
+
+/// Who uses a container's files from outside holds it for reading where it runs, and alone where it does not: its root can be mounted
+/// once only, so that a start has to wait.
+type Files = Arc<RwLock<()>>;
+
+/// While this lives, a container that runs is not started again, or one that does not is not started.
+#[derive(Debug)]
+pub enum FilesHold {
+    /// It runs, or ran when this was made.
+    Running {
+        /// Beside others.
+        _hold: OwnedRwLockReadGuard<()>,
+    },
+    /// It does not.
+    Stopped {
+        /// Alone.
+        _hold: OwnedRwLockWriteGuard<()>,
+    },
 }
 
 impl Handle {
@@ -130,6 +153,24 @@ impl Handle {
         answered.await.map_err(|_| gone())?
     }
 
+    /// Keeps its root as it is mounted now, or not mounted.
+    pub async fn hold_files(&self) -> FilesHold {
+        let runs = || matches!(self.view.borrow().state, State::Running | State::Paused);
+        loop {
+            if runs() {
+                let hold = Arc::clone(&self.files).read_owned().await;
+                if runs() {
+                    return FilesHold::Running { _hold: hold };
+                }
+            } else {
+                let hold = Arc::clone(&self.files).write_owned().await;
+                if !runs() {
+                    return FilesHold::Stopped { _hold: hold };
+                }
+            }
+        }
+    }
+
     /// Waits until it does not run; until it is gone, if it goes by itself then.
     ///
     /// # Errors
@@ -156,6 +197,7 @@ struct Container {
     shared: Arc<Shared>,
     view: watch::Sender<View>,
     mailbox: mpsc::UnboundedSender<Command>,
+    files: Files,
     /// Which start is waited for, counted.
     pause: u32,
     /// How often it was started again in a row.
@@ -166,9 +208,17 @@ struct Container {
 pub fn own(shared: Arc<Shared>, record: Record, state: State) -> Handle {
     let (mailbox, commands) = mpsc::unbounded_channel();
     let (view, seen) = watch::channel(View { record, state, pid: None });
-    let container = Container { shared, view, mailbox: mailbox.clone(), pause: 0, in_a_row: 0 };
+    let files = Files::default();
+    let container = Container {
+        shared,
+        view,
+        mailbox: mailbox.clone(),
+        files: Arc::clone(&files),
+        pause: 0,
+        in_a_row: 0,
+    };
     tokio::spawn(container.serve(commands));
-    Handle { mailbox, view: seen }
+    Handle { mailbox, view: seen, files }
 }
 
 impl Container {
@@ -266,6 +316,10 @@ impl Container {
 
     async fn run(&mut self, title: &str, audience: Audience) -> Result<Option<(Stream, u64)>, Problem> {
         let record = self.record();
+        let files = tokio::time::timeout(FILES_LIMIT, Arc::clone(&self.files).write_owned()).await;
+        let _files = files.map_err(|_| {
+            Problem::new(Kind::Conflict, title, "its files are being copied").hint("try again")
+        })?;
         let Prepared { bundle, joined } = match self.shared.prepare(&record, For::Start).await {
             Ok(prepared) => prepared,
             Err(problem) => {

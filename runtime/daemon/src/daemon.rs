@@ -1,6 +1,7 @@
 //! croftd as a whole: what it has, and what is asked of all of it.
 
 mod check;
+mod usage;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;

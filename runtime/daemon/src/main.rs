@@ -3,11 +3,13 @@
 
 mod access;
 mod args;
+mod changes;
 mod clock;
 mod container;
 mod daemon;
 mod devices;
 mod exec;
+mod files;
 mod ids;
 mod joins;
 mod logs;

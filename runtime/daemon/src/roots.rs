@@ -1,23 +1,29 @@
 //! Images, and the containers' root filesystems made of them.
 
+mod images;
+
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use croft_api::files::Commit;
 use croft_api::image::{Image, Progress};
 use croft_api::problem::{Kind, Problem};
+use croft_images::diff::Change;
 use croft_images::files::Root;
 use croft_images::manifest::{Config, Defaults, Platform};
 use croft_images::pack::Owners;
-use croft_images::registry::{Event, Registry, Settings};
+use croft_images::registry::{Registry, Settings};
 use croft_images::snapshot::{Devices, IdRange, MountOptions, State};
 use croft_images::store::Store;
 use croft_images::{Digest, Error, Reference, import};
 
 use crate::ids::Range;
 use crate::spec::ImageDefaults;
+
+pub use images::Users;
 
 /// The store of images, and where roots are mounted.
 #[derive(Debug)]
@@ -80,17 +86,13 @@ impl Roots {
         let title = format!("image {name}");
         let platform: Option<Platform> =
             platform.map(str::parse).transpose().map_err(problem(&format!("platform of {name}")))?;
-        let image = self.store.find(name).map_err(problem(&title));
-        match image {
+        match self.find(name, &title) {
             Ok(image) if platform.as_ref().is_some_and(|wanted| !wanted.accepts(&image.platform)) => {
                 let why = format!("it is for {}", image.platform);
                 Err(Problem::new(Kind::NotFound, title, why))
             }
             Ok(image) => Ok(image.config.to_string()),
-            Err(missing) if missing.kind == Kind::NotFound => {
-                Err(missing.hint(format!("croft image pull {name}, or croft image ls for what there is")))
-            }
-            Err(other) => Err(other),
+            Err(problem) => Err(problem),
         }
     }
 
@@ -174,29 +176,37 @@ impl Roots {
         let title = format!("pull {name}");
         let reference: Reference = name.parse().map_err(problem(&title))?;
         let platform = platform.map_or(Ok(Platform::here()), str::parse).map_err(problem(&title))?;
-        let settings = Settings { docker_config: docker_config(), platform, ..Settings::default() };
-        let told = Arc::new(Teller(tell));
+        let settings =
+            Settings { docker_config: Some(images::docker_config()), platform, ..Settings::default() };
+        let told = Arc::new(images::Teller(tell));
         let pulled =
             Registry::new(settings).pull(&self.store, &reference, told).await.map_err(problem(&title))?;
         Ok(Image { names: vec![reference.familiar()], ..shown(&pulled.image) })
     }
 
-    /// Removes a name of an image. `used` has the ids of images that containers are made from, with a container of each.
+    /// Removes a name of an image, and with its last one what nothing else needs. `used` has who is made from which image.
     ///
     /// # Errors
     /// [`Kind::Conflict`] for the last name of an image that a container is made from.
-    pub fn remove_image(&self, name: &str, used: &BTreeMap<String, String>) -> Result<(), Problem> {
+    pub fn remove_image(&self, name: &str, used: &Users) -> Result<(), Problem> {
         let title = format!("remove image {name}");
         let failed = problem(&title);
-        let image = self.store.find(name).map_err(&failed)?;
+        let image = self.find(name, &title)?;
         let others = self.store.list().map_err(&failed)?;
         let is_last = others.iter().filter(|other| other.config == image.config).count() == 1;
-        if let (true, Some(container)) = (is_last, used.get(&image.config.to_string())) {
+        if let (true, Some(container)) =
+            (is_last, used.get(&image.config.to_string()).and_then(|all| all.first()))
+        {
             let problem =
                 Problem::new(Kind::Conflict, &*title, format!("the container {container} is made from it"));
             return Err(problem.hint(format!("croft rm {container}")));
         }
-        self.store.remove(&image.reference).map_err(failed)
+        self.store.remove(&image.reference).map_err(&failed)?;
+        match self.store.prune() {
+            // Somebody is adding to the store: the next removal, or `image prune`, takes it along.
+            Ok(_) | Err(Error::InUse { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Makes the root of a new container.
@@ -223,6 +233,51 @@ impl Roots {
     ) -> Result<(), Problem> {
         let view = self.store.view_snapshot(container).map_err(problem(title))?;
         Root { top: view, owners: Owners::Same }.copy_folder(path, to).map_err(problem(title))
+    }
+
+    /// The root of a container that does not run, for as long as the value lives: it cannot be mounted meanwhile.
+    ///
+    /// # Errors
+    /// When it is mounted, or not there.
+    pub fn view(&self, container: &str, title: &str) -> Result<OwnedFd, Problem> {
+        self.store.view_snapshot(container).map_err(problem(title))
+    }
+
+    /// Where a container's root is mounted, when it is.
+    pub fn place(&self, container: &str) -> PathBuf {
+        self.mounts.join(container)
+    }
+
+    /// What a container changed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn diff(&self, container: &str, title: &str) -> Result<Vec<Change>, Problem> {
+        croft_images::diff::diff(&self.store, container).map_err(problem(title))
+    }
+
+    /// Makes an image `name` of a container's image and what it changed. `changes` are what containers of it do otherwise.
+    ///
+    /// # Errors
+    /// When the name is none, or the disk is full.
+    pub fn commit(&self, container: &str, asked: &Commit, title: &str) -> Result<Image, Problem> {
+        let failed = problem(title);
+        let reference: Reference = asked.image.parse().map_err(&failed)?;
+        let snapshot = self.store.snapshot(container).map_err(&failed)?;
+        let text = self.store.document(&snapshot.config).map_err(&failed)?;
+        let config: Config =
+            serde_json::from_slice(&text).map_err(|e| Problem::new(Kind::Internal, title, e.to_string()))?;
+        let mut defaults = config.config;
+        crate::changes::apply(&mut defaults, &asked.changes)
+            .map_err(|why| Problem::new(Kind::Invalid, title, why))?;
+        let about = croft_images::build::Commit {
+            created: Some(crate::clock::now()),
+            author: asked.author.clone(),
+            comment: asked.message.clone(),
+            defaults: Some(defaults),
+        };
+        let image = croft_images::build::commit(&self.store, container, &reference, about).map_err(failed)?;
+        Ok(Image { names: vec![reference.familiar()], ..shown(&image) })
     }
 
     /// Mounts a container's root. Gives where.
@@ -282,13 +337,6 @@ impl Roots {
     }
 }
 
-/// Where Docker's users keep their credentials.
-fn docker_config() -> Option<PathBuf> {
-    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
-    folder.or(home).map(|folder| folder.join("config.json")).filter(|file| file.is_file())
-}
-
 fn shown(image: &croft_images::store::Image) -> Image {
     Image {
         id: image.config.to_string(),
@@ -296,16 +344,5 @@ fn shown(image: &croft_images::store::Image) -> Image {
         size: image.packed_size(),
         created: image.created.clone(),
         layers: image.layers.len(),
-    }
-}
-
-/// Passes on how far a pull is.
-struct Teller<T>(T);
-
-impl<T: Fn(Progress) + Send + Sync> croft_images::registry::Progress for Teller<T> {
-    fn event(&self, event: Event) {
-        if let Event::Transferred { blob, done, total } = event {
-            (self.0)(Progress::Layer { digest: blob.to_string(), done, total });
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! The API: paths, what they carry, and how answers look. What is asked becomes a call of [`Daemon`].
 
+mod bodies;
 mod containers;
+mod files;
 mod images;
 mod lines;
 mod streams;
@@ -36,6 +38,7 @@ fn parts() -> OpenApiRouter<Arc<Daemon>> {
         .merge(system::router())
         .merge(containers::router())
         .merge(streams::router())
+        .merge(files::router())
         .merge(images::router())
         .merge(volumes::router())
 }

@@ -6,17 +6,23 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use croft_api::event::Event;
-use croft_api::system::{Finding, Info};
+use croft_api::problem::Problem;
+use croft_api::system::{Finding, Info, Prune, PrunedSystem, Usage};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::lines::{line, ndjson};
-use super::{Answer, Refusal};
+use super::{Answer, Body, Refusal};
 use crate::daemon::{Daemon, blocking};
 
 pub fn router() -> OpenApiRouter<Arc<Daemon>> {
-    OpenApiRouter::new().routes(routes!(info)).routes(routes!(check)).routes(routes!(events))
+    OpenApiRouter::new()
+        .routes(routes!(info))
+        .routes(routes!(check))
+        .routes(routes!(events))
+        .routes(routes!(usage))
+        .routes(routes!(prune))
 }
 
 /// What croftd says of itself.
@@ -29,6 +35,19 @@ async fn info(State(daemon): State<Arc<Daemon>>) -> Json<Info> {
 #[utoipa::path(get, path = "/system/check", responses((status = 200, body = Vec<Finding>)))]
 async fn check(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Finding>> {
     Ok(Json(blocking(move || daemon.check()).await?))
+}
+
+/// Where the disk went.
+#[utoipa::path(get, path = "/system/usage", responses((status = 200, body = Usage)))]
+async fn usage(State(daemon): State<Arc<Daemon>>) -> Answer<Usage> {
+    Ok(Json(blocking(move || daemon.usage()).await?))
+}
+
+/// Removes what nobody needs; nothing that runs.
+#[utoipa::path(post, path = "/system/prune", request_body = Prune,
+    responses((status = 200, body = PrunedSystem), (status = 409, body = Problem)))]
+async fn prune(State(daemon): State<Arc<Daemon>>, Body(asked): Body<Prune>) -> Answer<PrunedSystem> {
+    Ok(Json(daemon.prune(asked).await?))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
