@@ -2,6 +2,7 @@
 
 mod files;
 mod image;
+mod network;
 mod options;
 mod volume;
 
@@ -14,6 +15,7 @@ pub use image::{
     ImageCommand, ImagesArgs, LoadArgs, LoginArgs, LogoutArgs, PullArgs, RmiArgs, SaveArgs, TagArgs,
     TransferArgs,
 };
+pub use network::{ConnectArgs, NetworkArgs, NetworkCommand, NetworkCreateArgs};
 pub use options::{OptionArgs, PullWhen};
 pub use volume::VolumeCommand;
 
@@ -92,6 +94,9 @@ pub enum Command {
     /// Images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Networks
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Volumes
     #[command(subcommand)]
     Volume(VolumeCommand),
@@ -200,9 +205,8 @@ pub struct CreateArgs {
     pub volume: Vec<String>,
     #[arg(help = "Mount files in memory: TARGET[:size=BYTES]", long, value_name = "TARGET")]
     pub tmpfs: Vec<String>,
-    /// The network that it is on; none for a loopback interface only, host for the host's own, container:NAME for another container's
-    #[arg(long, value_name = "NETWORK", default_value = croft_api::container::DEFAULT_NETWORK)]
-    pub network: String,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     #[arg(help = "Who it runs as: USER[:GROUP]", short, long)]
     pub user: Option<String>,
     /// The folder it begins in

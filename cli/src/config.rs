@@ -5,7 +5,7 @@ pub mod options;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use croft_api::container::{Config, Limits, Mount, NetworkMode, Restart, Userns};
+use croft_api::container::{Config, Limits, Mount, Restart, Userns};
 
 use croft_api::network::{Protocol, Publish};
 
@@ -107,14 +107,7 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         mounts,
         publish: args.publish.clone(),
         read_only: args.read_only,
-        network: match args.network.as_str() {
-            "none" => NetworkMode::None,
-            "host" => NetworkMode::Host,
-            name if name.starts_with("container:") => {
-                NetworkMode::Container(options::other("--network", name)?)
-            }
-            name => NetworkMode::Network(name.to_owned()),
-        },
+        network: crate::network::mode(&args.network)?,
         limits: Limits {
             memory: args.memory,
             cpus: args.cpus,

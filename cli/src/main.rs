@@ -5,6 +5,7 @@ mod commands;
 mod config;
 #[cfg(test)]
 mod man;
+mod network;
 mod output;
 
 use std::process::ExitCode;

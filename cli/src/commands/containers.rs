@@ -6,7 +6,9 @@ use std::path::Path;
 
 use croft_api::client::{Client, Error};
 use croft_api::container::{Container, Created, Exec, Execed, Exit, LogLine, State};
+use croft_api::network::{Protocol, Publish};
 use http::Method;
+use std::net::IpAddr;
 
 use super::attached::{self, Ended, Wanted};
 use super::patience::{Contact, patiently};
@@ -247,7 +249,7 @@ pub async fn list(client: &Client, args: &PsArgs, format: Format) -> Result<u8, 
         containers.iter().for_each(|container| println!("{}", container.id));
         return Ok(0);
     }
-    let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAME"];
+    let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "ADDRESSES", "PORTS", "NAME"];
     output::list(format, &containers, &head, |container| {
         vec![
             output::short(&container.id),
@@ -255,10 +257,35 @@ pub async fn list(client: &Client, args: &PsArgs, format: Format) -> Result<u8, 
             container.config.command.join(" "),
             container.created.chars().take(19).collect(),
             status(container),
+            addresses(container),
+            ports(&container.config.publish),
             container.name.clone(),
         ]
     });
     Ok(0)
+}
+
+/// Without the lengths of their ranges: what one would type.
+fn addresses(container: &Container) -> String {
+    let plain = |address: &String| address.split('/').next().unwrap_or_default().to_owned();
+    container.addresses.iter().map(plain).collect::<Vec<_>>().join(" ")
+}
+
+/// As Docker has it: `0.0.0.0:8080->80/tcp`.
+fn ports(publish: &[Publish]) -> String {
+    let port = |port: &Publish| {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        let to = format!("{}->{}/{protocol}", port.host, port.container);
+        match port.address {
+            Some(IpAddr::V6(ip)) => format!("[{ip}]:{to}"),
+            Some(ip) => format!("{ip}:{to}"),
+            None => to,
+        }
+    };
+    publish.iter().map(port).collect::<Vec<_>>().join(", ")
 }
 
 fn status(container: &Container) -> String {

@@ -5,6 +5,7 @@ mod attached;
 mod containers;
 mod files;
 mod images;
+mod networks;
 mod patience;
 mod progress;
 mod system;
@@ -103,6 +104,7 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Export(args) => files::export(&client, args).await,
         Command::Events(args) => system::events(&client, args, format).await,
         Command::Image(command) => images::run(&client, command, format).await,
+        Command::Network(command) => networks::run(&client, command, format).await,
         Command::Login(args) => images::log_in(&client, args).await,
         Command::Logout(args) => images::log_out(&client, args).await,
         Command::Pull(args) => images::get(&client, args, format).await,

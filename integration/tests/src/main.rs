@@ -14,6 +14,7 @@ mod daemon;
 mod daemon_faults;
 mod daemon_files;
 mod daemon_images;
+mod daemon_networks;
 mod daemon_options;
 mod daemon_streams;
 mod daemon_volumes;
@@ -60,6 +61,7 @@ const SUBJECTS: &[Subject] = &[
     faults::SUBJECT,
     crash::SUBJECT,
     daemon::SUBJECT,
+    daemon_networks::SUBJECT,
     daemon_options::SUBJECT,
     daemon_streams::SUBJECT,
     daemon_faults::SUBJECT,

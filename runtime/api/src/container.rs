@@ -8,7 +8,7 @@ mod options;
 
 pub use options::{Device, Host, Ipc, Pid, Seccomp, Security, SystemPaths, Ulimit};
 
-use crate::network::Publish;
+use crate::network::{Connection, Join, Publish};
 
 /// A container as it is asked for. Everything but the image has a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -152,8 +152,8 @@ impl Mount {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkMode {
-    /// On this network.
-    Network(String),
+    /// On these networks; the first that leads anywhere is its way out.
+    Networks(Vec<Join>),
     /// A loopback interface and nothing else.
     None,
     /// The host's own interfaces.
@@ -167,7 +167,7 @@ pub const DEFAULT_NETWORK: &str = "croft";
 
 impl Default for NetworkMode {
     fn default() -> Self {
-        NetworkMode::Network(DEFAULT_NETWORK.to_owned())
+        NetworkMode::Networks(vec![Join::any(DEFAULT_NETWORK)])
     }
 }
 
@@ -251,6 +251,9 @@ pub struct Container {
     /// Its addresses, as `10.0.0.2/24`.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// What it has in each of its networks, whether it runs or not.
+    #[serde(default)]
+    pub networks: Vec<Connection>,
     /// How often it was started again by its policy.
     #[serde(default)]
     pub restarts: u32,

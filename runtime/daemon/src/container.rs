@@ -18,7 +18,7 @@ use croft_shim::client::Stream;
 use croft_shim::protocol::{self, Io, IoKind, Log, Reply, Request, WhenFull};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, mpsc, oneshot, watch};
 
-use crate::daemon::{Prepared, Shared};
+use crate::daemon::{NetworkChange, Prepared, Shared, blocking};
 use crate::joins::For;
 use crate::records::{Phase, Record, Wanted};
 use crate::supervise::problem;
@@ -69,6 +69,8 @@ pub enum Command {
     Resume(Answer),
     /// Gives it another name.
     Rename(String, Answer),
+    /// Lets it join a network, or leave one.
+    Network(NetworkChange, Answer),
     /// Removes it.
     Remove(Removal, Answer),
     /// Its process has ended.
@@ -249,7 +251,10 @@ impl Container {
                     let _ = answer.send(self.freeze(State::Paused, "resume", State::Running).await);
                 }
                 Command::Rename(name, answer) => {
-                    let _ = answer.send(self.rename(name));
+                    let _ = answer.send(self.rename(name).await);
+                }
+                Command::Network(change, answer) => {
+                    let _ = answer.send(self.change_networks(change).await);
                 }
                 Command::Remove(removal, answer) => {
                     let done = self.remove(removal).await;
@@ -436,10 +441,25 @@ impl Container {
         Ok(())
     }
 
-    fn rename(&self, name: String) -> Result<(), Problem> {
-        let before = self.record().name;
+    async fn change_networks(&self, change: NetworkChange) -> Result<(), Problem> {
+        let (record, pid) = (self.record(), self.view.borrow().pid);
+        let (action, network) = match &change {
+            NetworkChange::Join(join) => ("connect", join.network.clone()),
+            NetworkChange::Leave(network) => ("disconnect", network.clone()),
+            NetworkChange::Limit(network, _) => ("limit", network.clone()),
+        };
+        let pid = pid.filter(|_| matches!(self.state(), State::Running | State::Paused));
+        self.shared.change_networks(&record, pid, change).await?;
+        self.shared.happened(action, &record.name, Some(network));
+        Ok(())
+    }
+
+    async fn rename(&self, name: String) -> Result<(), Problem> {
+        let Record { name: before, id, .. } = self.record();
         self.change(|record| record.name.clone_from(&name))
             .map_err(|problem| Problem { title: format!("rename to {name}"), ..problem })?;
+        let (shared, old, new) = (Arc::clone(&self.shared), before.clone(), name.clone());
+        blocking(move || shared.networks.rename(&id, &old, &new)).await?;
         self.shared.happened("rename", &name, Some(before));
         Ok(())
     }
@@ -530,6 +550,11 @@ impl Container {
                 let paused = self.shared.is_paused(&record.id);
                 self.show(if paused { State::Paused } else { State::Running }, state.pid);
                 self.shared.happened("adopt", &record.name, None);
+                if let Some(pid) = state.pid
+                    && let Err(problem) = self.shared.complete(&record, pid).await
+                {
+                    tracing::error!(container = record.name, %problem, "its networks are not as they should be");
+                }
                 false
             }
             (Some(_), _) if runs => false,

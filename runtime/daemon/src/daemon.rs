@@ -1,10 +1,10 @@
 //! croftd as a whole: what it has, and what is asked of all of it.
 
 mod check;
+mod networks;
 mod usage;
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, watch};
 
 use croftd_network::addresses;
 use croftd_network::{Files, Networks, Settings, Wish};
+
+pub use networks::NetworkChange;
 
 use crate::args::Args;
 use crate::container::{self, Command, Handle, Removal, View};
@@ -52,6 +54,9 @@ pub struct Shared {
     kernel: (u32, u32),
 }
 
+/// Digits of an id that people are shown.
+const SHORT_ID: usize = 12;
+
 /// How long the supervisor may take to say what it has.
 const FIRST_NEWS: std::time::Duration = std::time::Duration::from_secs(15);
 
@@ -81,22 +86,27 @@ impl Shared {
         self.state.join("containers").join(id)
     }
 
-    /// Keeps an event and lets those know who follow them.
+    /// Keeps an event of a container and lets those know who follow them.
     pub fn happened(&self, action: &str, name: &str, detail: Option<String>) {
+        self.happened_to("container", action, name, detail);
+    }
+
+    /// Keeps an event and lets those know who follow them.
+    pub fn happened_to(&self, object: &str, action: &str, name: &str, detail: Option<String>) {
         let event = Event {
             id: 0,
             time: clock::now(),
             action: action.to_owned(),
-            object: "container".to_owned(),
+            object: object.to_owned(),
             name: name.to_owned(),
             detail,
         };
         match self.records.event(event) {
             Ok(event) => {
-                tracing::info!(id = event.id, container = name, detail = event.detail, "{action}");
+                tracing::info!(id = event.id, object, name, detail = event.detail, "{action}");
                 self.newest_event.send_replace(event.id);
             }
-            Err(problem) => tracing::error!(%problem, container = name, "{action}: the event is lost"),
+            Err(problem) => tracing::error!(%problem, object, name, "{action}: the event is lost"),
         }
     }
 
@@ -197,7 +207,7 @@ impl Shared {
         let hosts = bundle.join("hosts");
         let resolv = bundle.join("resolv.conf");
         let names = match &record.config.network {
-            NetworkMode::Network(_) => {
+            NetworkMode::Networks(_) => {
                 self.networks.files(&record.id, hostname).map_err(std::io::Error::other)?
             }
             // Without a network there is nobody to ask; on the host's it is the host's to say who.
@@ -222,24 +232,6 @@ impl Shared {
         std::fs::write(&name, format!("{hostname}\n"))?;
         let files = [("/etc/hosts", hosts), ("/etc/hostname", name), ("/etc/resolv.conf", resolv)];
         Ok(files.into_iter().map(|(target, source)| (target.to_owned(), source)).collect())
-    }
-
-    /// Puts a container's cable into its network namespace: between its creation and its start.
-    ///
-    /// # Errors
-    /// When the host's side cannot be set up.
-    pub async fn attach(self: &Arc<Self>, record: &Record, pid: i32) -> Result<(), Problem> {
-        if !matches!(record.config.network, NetworkMode::Network(_)) {
-            return Ok(());
-        }
-        let (shared, id) = (Arc::clone(self), record.id.clone());
-        blocking(move || {
-            let path = format!("/proc/{pid}/ns/net");
-            let namespace = std::fs::File::open(&path)
-                .map_err(|e| Problem::new(Kind::Internal, format!("attach {id}"), format!("{path}: {e}")))?;
-            shared.networks.attach(&id, namespace.as_fd())
-        })
-        .await
     }
 
     /// Takes back what [`Shared::prepare`] and [`Shared::attach`] did.
@@ -353,6 +345,9 @@ impl Daemon {
             containers: RwLock::default(),
             records,
         });
+        if let Err(problem) = shared.networks.make_default() {
+            tracing::warn!(%problem, "containers have no network but those that are made");
+        }
         let daemon = Arc::new(Daemon { shared: Arc::clone(&shared) });
         daemon.take_up().await?;
         // What runs is known before anybody asks.
@@ -506,7 +501,7 @@ impl Daemon {
 
     /// Every container, in the order of their creation.
     pub fn list(&self) -> Vec<Container> {
-        let mut all: Vec<Container> = self.views().into_iter().map(shown).collect();
+        let mut all: Vec<Container> = self.views().into_iter().map(|view| self.shared.shown(view)).collect();
         all.sort_by(|a, b| a.created.cmp(&b.created));
         all
     }
@@ -574,11 +569,11 @@ impl Daemon {
                     format!("{}: {e}", folder.display()),
                 )
             })?;
-            if let NetworkMode::Network(network) = &made.config.network {
-                let wanted = addresses::Wanted { network: network.clone(), ..addresses::Wanted::default() };
+            if let NetworkMode::Networks(joins) = &made.config.network {
                 let wish = Wish {
-                    networks: vec![wanted],
-                    names: vec![made.name.clone()],
+                    networks: joins.iter().map(addresses::Wanted::try_from).collect::<Result<_, _>>()?,
+                    // As with Docker: by its name, and by its id as it is printed.
+                    names: vec![made.name.clone(), made.id.chars().take(SHORT_ID).collect()],
                     publish: made.config.publish.clone(),
                 };
                 shared.networks.reserve(&made.id, &wish)?;
@@ -642,24 +637,5 @@ async fn mend_networks(shared: Arc<Shared>) {
         if let Err(problem) = blocking(move || shared.networks.mend()).await {
             tracing::warn!(%problem, "the networks are not as they should be");
         }
-    }
-}
-
-/// A container as the API shows it.
-pub fn shown(view: View) -> Container {
-    let View { record, state, pid } = view;
-    Container {
-        id: record.id,
-        name: record.name,
-        state,
-        pid,
-        exit: record.exit,
-        created: record.created,
-        started: record.started,
-        image_id: record.image_id,
-        ids: record.ids,
-        addresses: Vec::new(),
-        restarts: record.restarts,
-        config: record.config,
     }
 }

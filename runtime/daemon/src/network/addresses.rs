@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use croft_api::network::{Join, Rates};
 use croft_api::problem::{Kind, Problem};
 
 use super::mac::Mac;
@@ -19,6 +20,41 @@ pub struct Wanted {
     pub ipv6: Option<Ipv6Addr>,
     /// This hardware address, or any.
     pub mac: Option<Mac>,
+    /// Further names by which others find it there.
+    pub aliases: Vec<String>,
+    /// How much may go through.
+    pub limits: Rates,
+}
+
+/// The least that an interface may be limited to, in bits per second: a packet every few seconds.
+const LEAST_RATE: u64 = 8_000;
+
+impl TryFrom<&Join> for Wanted {
+    type Error = Problem;
+
+    fn try_from(join: &Join) -> Result<Self, Problem> {
+        let invalid =
+            |why: String| Problem::new(Kind::Invalid, format!("join network {}", join.network), why);
+        let good = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        let is_name = |name: &&String| {
+            name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(good) && name.len() < 64
+        };
+        if let Some(alias) = join.aliases.iter().find(|alias| !is_name(alias)) {
+            return Err(invalid(format!("{alias:?} is no name that others could find it by")));
+        }
+        let rates = [join.limits.ingress, join.limits.egress];
+        if let Some(rate) = rates.into_iter().flatten().find(|rate| *rate < LEAST_RATE) {
+            return Err(invalid(format!("{rate} bit/s is too little: {LEAST_RATE} at least")));
+        }
+        Ok(Wanted {
+            network: join.network.clone(),
+            ipv4: join.ipv4,
+            ipv6: join.ipv6,
+            mac: join.mac.as_deref().map(str::parse).transpose().map_err(invalid)?,
+            aliases: join.aliases.clone(),
+            limits: join.limits,
+        })
+    }
 }
 
 /// The addresses of one network that are given out.
@@ -83,13 +119,13 @@ impl Taken {
         }
         let first = of.ipv4.network().to_bits();
         let last = of.ipv4.broadcast().to_bits() - first;
-        // Numbers of hosts go from 2, round and round; one that is asked for is the only candidate.
+        // Numbers of hosts go from 1, round and round; one that is asked for is the only candidate.
         let (from, count) = match wanted.ipv4 {
-            Some(ipv4) => (ipv4.to_bits() - first - 2, 1),
-            None => (self.newest.max(1) - 1, last - 2),
+            Some(ipv4) => (ipv4.to_bits() - first - 1, 1),
+            None => (self.newest, last - 1),
         };
         let given = (from..from + count).find_map(|n| {
-            let number = n % (last - 2) + 2;
+            let number = n % (last - 1) + 1;
             let ipv4 = Ipv4Addr::from_bits(first + number);
             let of_number =
                 of.ipv6.map(|net| Ipv6Addr::from_bits(net.network().to_bits() + u128::from(number)));
@@ -98,8 +134,14 @@ impl Taken {
                 ipv4,
                 ipv6: wanted.ipv6.or(of_number),
                 mac: wanted.mac.unwrap_or(Mac::of(ipv4)),
+                interface: String::new(),
+                aliases: wanted.aliases.clone(),
+                limits: wanted.limits,
             };
-            let free = !self.ipv4.contains(&ipv4)
+            let is_host =
+                ipv4 == of.gateway4() || (endpoint.ipv6.is_some() && endpoint.ipv6 == of.gateway6());
+            let free = !is_host
+                && !self.ipv4.contains(&ipv4)
                 && !endpoint.ipv6.is_some_and(|ipv6| self.ipv6.contains(&ipv6))
                 && !self.mac.contains(&endpoint.mac);
             free.then_some(endpoint)
@@ -118,7 +160,8 @@ mod tests {
 
     fn network(ipv4: &str) -> Definition {
         let (bridge, name) = ("t-b0".to_owned(), "n".to_owned());
-        Definition { name, bridge, ipv4: ipv4.parse().unwrap(), ipv6: "fd00:1::/64".parse().ok(), mtu: 1500 }
+        let (ipv4, ipv6) = (ipv4.parse().unwrap(), "fd00:1::/64".parse().ok());
+        Definition { name, bridge, ipv4, ipv6, mtu: 1500, ..Definition::default() }
     }
 
     fn any() -> Wanted {
@@ -145,6 +188,31 @@ mod tests {
         taken.add(&of, &given[1]);
         taken.remove(&given[0]);
         assert_eq!(taken.choose(&of, &any()).unwrap(), given[2], "what has been free for longer goes first");
+    }
+
+    #[test]
+    fn the_host_may_have_another_address_than_the_first() {
+        let (host4, host6) = ("10.0.0.3".parse().ok(), "fd00:1::2".parse().ok());
+        let (of, mut taken) = (Definition { host4, host6, ..network("10.0.0.0/29") }, Taken::default());
+        let mut given = Vec::new();
+        while let Ok(endpoint) = taken.choose(&of, &any()) {
+            taken.add(&of, &endpoint);
+            given.push(endpoint.ipv4.octets()[3]);
+        }
+        assert_eq!(given, [1, 4, 5, 6], "neither 3, nor 2, whose address of IPv6 is the host's");
+        let first = Wanted { ipv4: "10.0.0.1".parse().ok(), ..any() };
+        assert_eq!(Taken::default().choose(&of, &first).unwrap().ipv4.octets()[3], 1);
+    }
+
+    #[test]
+    fn names_and_rates_that_make_no_sense_are_refused() {
+        let refused = |join: Join| Wanted::try_from(&join).unwrap_err().detail;
+        let limits = |ingress| Rates { ingress: Some(ingress), egress: None };
+        assert!(refused(Join { aliases: vec!["a b".into()], ..Join::any("n") }).contains("a b"));
+        assert!(refused(Join { limits: limits(7_999), ..Join::any("n") }).contains("7999 bit/s"));
+        assert!(refused(Join { mac: Some("x".into()), ..Join::any("n") }).contains("no hardware address"));
+        let join = Join { aliases: vec!["db.a-1".into()], limits: limits(8_000), ..Join::any("n") };
+        assert_eq!(Wanted::try_from(&join).unwrap().aliases, ["db.a-1"]);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
+use croft_api::network::{Counters, Rates};
 use croft_api::problem::{Kind, Problem};
 use rustix::io::Errno;
 
-use super::links::{End, Links, Role, Traffic};
+use super::links::{End, Link, Links, Role};
 use super::record::{Attached, Definition};
 use super::{Networks, firewall, forwarding, of_failure};
 
@@ -38,7 +39,8 @@ impl Networks {
             self.known().unpublish(container, &attached.lease.publish);
             return saved;
         }
-        let wired = self.wire(&title, &attached, namespace);
+        let all: Vec<usize> = (0..attached.networks.len()).collect();
+        let wired = self.wire(&title, &attached, &all, namespace);
         if wired.is_err() {
             self.cut(&attached);
             if let Err(problem) = self.detach(container) {
@@ -49,15 +51,23 @@ impl Networks {
     }
 
     /// A name for the host's end of a cable. Always another, since the one that a container had before may take a while to go.
-    fn port(&self) -> String {
+    pub(super) fn port(&self) -> String {
         format!("{}-v{:06x}", self.prefix, self.next_port.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff)
     }
 
-    fn wire(&self, title: &str, attached: &Attached, namespace: BorrowedFd<'_>) -> Result<(), Problem> {
+    /// Makes the cables of some of a container's endpoints, `which` by their places, and all that is not a cable of all of them.
+    pub(super) fn wire(
+        &self,
+        title: &str,
+        attached: &Attached,
+        which: &[usize],
+        namespace: BorrowedFd<'_>,
+    ) -> Result<(), Problem> {
         let failed = |f| of_failure(title, f);
         let mut host = Links::open().map_err(failed)?;
         let mut bridges = Vec::new();
-        for of in &attached.networks {
+        for number in which {
+            let of = &attached.networks[*number];
             bridges.push(match host.find(&of.bridge).map_err(failed)? {
                 Some(bridge) => bridge.index,
                 None => self.set_up(title, of)?,
@@ -75,15 +85,23 @@ impl Networks {
             }
         }
         let mut inside = Links::within(namespace).map_err(failed)?;
-        for (number, (of, endpoint)) in attached.networks.iter().zip(&attached.lease.endpoints).enumerate() {
-            let name = format!("eth{number}");
-            let end = End { namespace, name: &name, mac: endpoint.mac };
-            host.cable(of, bridges[number], &attached.ports[number], &end).map_err(failed)?;
-            let role = if number == 0 { Role::WayOut } else { Role::Further };
-            inside.equip(of, endpoint, &name, role).map_err(failed)?;
-            // The bridge learns by a work queue that the cable has another end now, and drops what comes before. Asking for the cable
-            // makes the kernel (6.8 and later) do that work first, so that the container's very first packet arrives.
-            host.find(&attached.ports[number]).map_err(failed)?;
+        inside.loopback().map_err(failed)?;
+        for (number, bridge) in which.iter().zip(bridges) {
+            let (of, endpoint) = (&attached.networks[*number], &attached.lease.endpoints[*number]);
+            let port = &attached.ports[*number];
+            let end = End { namespace, name: &endpoint.interface, mac: endpoint.mac };
+            host.cable(of, bridge, port, &end).map_err(failed)?;
+            host.route_to(of, endpoint, port).map_err(failed)?;
+            if endpoint.limits != Rates::default() {
+                host.limit(port, endpoint.limits).map_err(failed)?;
+            }
+            let role = if attached.way_out() == Some(*number) { Role::WayOut } else { Role::Further };
+            inside.equip(of, endpoint, role).map_err(failed)?;
+            // The bridge learns by a work queue that the cable has another end now, and its device that it has a cable; what comes before
+            // is dropped. Asking for them makes the kernel (6.8 and later) do that work first, so that the very first packet arrives.
+            for name in [port, &of.bridge] {
+                host.find(name).map_err(failed)?;
+            }
         }
         Ok(())
     }
@@ -116,6 +134,9 @@ impl Networks {
             self.firewall.remove(&firewall::of_attached(&attached)).map_err(|f| of_failure(&title, f))?;
             self.attached.remove(container)?;
         }
+        for port in attached.slowed() {
+            Links::open().and_then(|mut links| links.lift(port)).map_err(|f| of_failure(&title, f))?;
+        }
         let freed = self.service.remove(&title, container);
         self.known().unpublish(container, &attached.lease.publish);
         freed
@@ -124,7 +145,11 @@ impl Networks {
     /// Removes a container's cables now.
     fn cut(&self, attached: &Attached) {
         for port in &attached.ports {
-            if let Err(failure) = Links::open().and_then(|mut links| links.remove(port)) {
+            let removed = Links::open().and_then(|mut links| {
+                links.remove(port)?;
+                links.lift(port)
+            });
+            if let Err(failure) = removed {
                 tracing::error!(port, what = failure.what, error = %failure.error, "a cable is left");
             }
         }
@@ -138,18 +163,26 @@ impl Networks {
         Ok(self.attached.all::<Attached>()?.into_iter().map(|(container, _)| container).collect())
     }
 
-    /// What went through a container's cables since it was attached, in the order of its networks.
+    /// What went through a container's interfaces since they were connected; nothing of one that does not run.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn traffic(&self, container: &str) -> Result<Vec<Traffic>, Problem> {
+    pub fn counters(&self, container: &str) -> Result<Vec<Counters>, Problem> {
         let Some(attached) = self.attached.read::<Attached>(container)? else { return Ok(Vec::new()) };
         let failed = |f| of_failure(&format!("count the packets of {container}"), f);
         let mut links = Links::open().map_err(failed)?;
-        let mut traffic = Vec::new();
-        for port in &attached.ports {
-            traffic.extend(links.find(port).map_err(failed)?.map(|link| link.traffic));
+        let mut counters = Vec::new();
+        for (port, endpoint) in attached.ports.iter().zip(attached.lease.endpoints) {
+            let Some(Link { traffic, .. }) = links.find(port).map_err(failed)? else { continue };
+            counters.push(Counters {
+                network: endpoint.network,
+                interface: endpoint.interface,
+                received_bytes: traffic.received_bytes,
+                received_packets: traffic.received_packets,
+                sent_bytes: traffic.sent_bytes,
+                sent_packets: traffic.sent_packets,
+            });
         }
-        Ok(traffic)
+        Ok(counters)
     }
 }

@@ -1,13 +1,16 @@
 //! What of the networks is missing or left over on the host, and mending it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::MutexGuard;
 
+use croft_api::network::{Mode, Rates};
 use croft_api::problem::Problem;
 use ipnet::Ipv4Net;
 
 use super::firewall::{self, Content};
 use super::links::Links;
+use super::links::limits::device;
+use super::netlink::Failure;
 use super::record::{Attached, Definition};
 use super::{Networks, forwarding, of_failure};
 
@@ -49,11 +52,19 @@ impl Networks {
                 }
             }
         }
+        found.extend(unlimited(&mut host, &attached).map_err(failed)?.into_iter().map(|(port, _)| {
+            left("limit", port, "what goes through a container's cable is not limited as it should be")
+        }));
         let ports: HashSet<&String> = attached.iter().flat_map(|(_, attached)| &attached.ports).collect();
+        let slowed: HashSet<String> =
+            attached.iter().flat_map(|(_, attached)| attached.slowed()).map(|port| device(port)).collect();
         let own = |kind: char, name: &str| name.strip_prefix(&format!("{}-{kind}", self.prefix)).is_some();
         for link in &links {
             if own('v', &link.name) && !ports.contains(&link.name) {
                 found.push(left("cable", &link.name, "no container has it"));
+            }
+            if own('i', &link.name) && !slowed.contains(&link.name) {
+                found.push(left("limit", &link.name, "no container has it"));
             }
             if own('b', &link.name) && !networks.iter().any(|of| of.bridge == link.name) {
                 found.push(left("bridge", &link.name, "no network has it"));
@@ -147,15 +158,20 @@ impl Networks {
         for of in networks.iter().filter(|of| used.contains(of.bridge.as_str())) {
             let bridge = self.set_up(title, of)?;
             for (_, attached) in &attached {
-                let ports = attached.ports.iter().zip(&attached.networks).filter(|(_, n)| n.name == of.name);
-                for (port, _) in ports {
-                    if let Some(link) =
-                        all.iter().find(|link| link.name == *port && link.bridge != Some(bridge))
-                    {
-                        links.plug(link, bridge).map_err(failed)?;
+                let ports = attached.ports.iter().zip(&attached.lease.endpoints);
+                for (port, endpoint) in ports.filter(|(_, endpoint)| endpoint.network == of.name) {
+                    let Some(link) = all.iter().find(|link| link.name == *port) else { continue };
+                    match of.mode {
+                        Mode::Bridge if link.bridge != Some(bridge) => links.plug(link, bridge),
+                        Mode::Bridge => Ok(()),
+                        Mode::Routed => links.route_to(of, endpoint, port),
                     }
+                    .map_err(failed)?;
                 }
             }
+        }
+        for (port, rates) in unlimited(&mut links, &attached).map_err(failed)? {
+            links.limit(&port, rates).map_err(failed)?;
         }
         {
             let setting_up = self.setting_up();
@@ -172,7 +188,7 @@ impl Networks {
         for left in self.check()? {
             if matches!(
                 (left.what, left.why.as_str()),
-                ("cable", "no container has it") | ("bridge", "no network has it")
+                ("cable" | "limit", "no container has it") | ("bridge", "no network has it")
             ) {
                 links.remove(&left.name).map_err(failed)?;
             }
@@ -198,7 +214,31 @@ impl Networks {
     }
 }
 
-fn minus(a: &Content, b: &Content) -> Content {
+/// The cables that are not limited as they should be, and how they should.
+fn unlimited(links: &mut Links, attached: &[(String, Attached)]) -> Result<Vec<(String, Rates)>, Failure> {
+    let endpoints = attached.iter().flat_map(|(_, a)| a.ports.iter().zip(&a.lease.endpoints));
+    let wanted: Vec<(&String, Rates)> = endpoints
+        .map(|(port, endpoint)| (port, endpoint.limits))
+        .filter(|(_, limits)| *limits != Rates::default())
+        .collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let limited = links.limited()?;
+    let indices: HashMap<String, u32> =
+        links.all()?.into_iter().map(|link| (link.name, link.index)).collect();
+    let is_limited = |name: &String| indices.get(name).is_some_and(|index| limited.contains(index));
+    let lacks = |(port, limits): &(&String, Rates)| {
+        // One that is gone with its container is not to be limited.
+        indices.contains_key(*port)
+            && (limits.ingress.is_some() && !is_limited(port)
+                || limits.egress.is_some() && !is_limited(&device(port)))
+    };
+    Ok(wanted.into_iter().filter(lacks).map(|(port, limits)| (port.clone(), limits)).collect())
+}
+
+/// What `a` has and `b` has not.
+pub(super) fn minus(a: &Content, b: &Content) -> Content {
     let none = BTreeSet::new();
     let rest = |(set, elements): (&firewall::Set, &BTreeSet<firewall::Element>)| {
         (*set, elements.difference(b.get(set).unwrap_or(&none)).cloned().collect::<BTreeSet<_>>())

@@ -1,17 +1,18 @@
 //! Bridges, cables, addresses and routes, by rtnetlink(7).
 
+pub mod limits;
+mod routes;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
+use croft_api::network::Mode;
+use ipnet::Ipv4Net;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
     InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64,
-};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -126,36 +127,6 @@ impl Links {
         Ok(answers.into_iter().filter_map(link).collect())
     }
 
-    /// Where the host's routes lead, and the device of the default one.
-    ///
-    /// # Errors
-    /// When they cannot be asked for.
-    pub fn routes(&mut self) -> Result<(Vec<IpNet>, Option<u32>), Failure> {
-        let (mut nets, mut way_out) = (Vec::new(), None);
-        let answers =
-            self.0.dump("list the host's routes", &RouteNetlinkMessage::GetRoute(RouteMessage::default()))?;
-        for answer in answers {
-            let RouteNetlinkMessage::NewRoute(route) = answer else { continue };
-            if route.header.kind != RouteType::Unicast {
-                continue;
-            }
-            let length = route.header.destination_prefix_length;
-            for attribute in &route.attributes {
-                match attribute {
-                    RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
-                        nets.extend(Ipv4Net::new(*ip, length).map(IpNet::V4))
-                    }
-                    RouteAttribute::Destination(RouteAddress::Inet6(ip)) => {
-                        nets.extend(Ipv6Net::new(*ip, length).map(IpNet::V6))
-                    }
-                    RouteAttribute::Oif(index) if length == 0 => way_out = way_out.or(Some(*index)),
-                    _ => {}
-                }
-            }
-        }
-        Ok((nets, way_out))
-    }
-
     /// Makes a network's bridge, with the host's addresses, and gives its index. One that is there already is made right.
     ///
     /// # Errors
@@ -180,9 +151,9 @@ impl Links {
         }
         let gone = || failure(&format!("make bridge {name}"), std::io::ErrorKind::NotFound.into());
         let index = self.find(name)?.ok_or_else(gone)?.index;
-        let mut requests = vec![address(index, of.gateway4().into(), of.ipv4.prefix_len())];
+        let mut requests = vec![address(index, of.gateway4().into(), of.length4())];
         if let Some((net, ip)) = of.ipv6.zip(of.gateway6()) {
-            requests.push(address(index, ip.into(), net.prefix_len()));
+            requests.push(address(index, ip.into(), of.length6(net)));
             requests.push(link_local(index, Mac::of(of.gateway4())));
         }
         requests.push(up(index, name));
@@ -190,7 +161,7 @@ impl Links {
         Ok(index)
     }
 
-    /// Makes a cable from a bridge into a namespace, where its end is called `inside` and is down.
+    /// Makes a cable from a bridge, or from the host itself, into a namespace, where its end is down.
     ///
     /// # Errors
     /// When it cannot be made; what was made of it is left.
@@ -209,7 +180,10 @@ impl Links {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(outside.to_owned()));
         message.attributes.push(LinkAttribute::Mtu(of.mtu));
-        message.attributes.push(LinkAttribute::Controller(bridge));
+        message.attributes.push(match of.mode {
+            Mode::Bridge => LinkAttribute::Controller(bridge),
+            Mode::Routed => LinkAttribute::Address(Mac::of(of.gateway4()).0.to_vec()),
+        });
         let data = InfoData::Veth(InfoVeth::Peer(peer));
         message
             .attributes
@@ -225,7 +199,7 @@ impl Links {
         if of.ipv6.is_some() {
             message.attributes.push(LinkAttribute::AfSpecUnspec(vec![silent]));
         }
-        if forwarding::filters_bridges() {
+        if of.mode == Mode::Bridge && forwarding::filters_bridges() {
             // Then what a container sends to a port of its own, by way of the host, is led back on the bridge itself.
             let port = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
             let kind = LinkInfo::PortKind(InfoPortKind::Bridge);
@@ -235,32 +209,46 @@ impl Links {
         self.0.send(vec![make, set_up]).map(drop)
     }
 
-    /// In a container's namespace: gives the end of a cable its addresses, sets it up, and makes the first the way out.
+    /// In a container's namespace: sets the loopback device up.
     ///
     /// # Errors
     /// When it cannot be done.
-    pub fn equip(
-        &mut self,
-        of: &Definition,
-        endpoint: &Endpoint,
-        name: &str,
-        role: Role,
-    ) -> Result<(), Failure> {
-        let gone = || failure(&format!("find the container's {name}"), std::io::ErrorKind::NotFound.into());
-        let index = self.find(name)?.ok_or_else(gone)?.index;
-        let mut requests = vec![address(index, endpoint.ipv4.into(), of.ipv4.prefix_len())];
-        let ipv6 = of.ipv6.zip(endpoint.ipv6);
-        if let Some((net, ip)) = ipv6 {
-            requests.push(address(index, ip.into(), net.prefix_len()));
+    pub fn loopback(&mut self) -> Result<(), Failure> {
+        self.0.send(vec![up(LOOPBACK, "lo")]).map(drop)
+    }
+
+    /// In a container's namespace: gives the end of a cable its addresses, sets it up, and makes it the way out if it is.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    pub fn equip(&mut self, of: &Definition, endpoint: &Endpoint, role: Role) -> Result<(), Failure> {
+        let name = &endpoint.interface;
+        let index = self.inside(name)?;
+        let mut requests = vec![address(index, endpoint.ipv4.into(), of.length4())];
+        if let Some((net, ip)) = of.ipv6.zip(endpoint.ipv6) {
+            requests.push(address(index, ip.into(), of.length6(net)));
             requests.push(link_local(index, endpoint.mac));
         }
         requests.push(up(index, name));
+        requests.extend(routes::inside(index, of, endpoint));
         if role == Role::WayOut {
-            requests.push(up(LOOPBACK, "lo"));
-            requests.push(default_route(index, of.gateway4().into()));
-            requests.extend(ipv6.and(of.gateway6()).map(|ip| default_route(index, ip.into())));
+            requests.extend(routes::ways_out(index, of, endpoint));
         }
         self.0.send(requests).map(drop)
+    }
+
+    /// In a container's namespace: makes a network the way out, in place of the one before.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    pub fn lead_out(&mut self, of: &Definition, endpoint: &Endpoint) -> Result<(), Failure> {
+        let index = self.inside(&endpoint.interface)?;
+        self.0.send(routes::ways_out(index, of, endpoint)).map(drop)
+    }
+
+    fn inside(&mut self, name: &str) -> Result<u32, Failure> {
+        let gone = || failure(&format!("find the container's {name}"), std::io::ErrorKind::NotFound.into());
+        Ok(self.find(name)?.ok_or_else(gone)?.index)
     }
 
     /// Makes a cable a port of a bridge, and sets it up.
@@ -339,7 +327,7 @@ fn address(index: u32, ip: IpAddr, length: u8) -> Request<RouteNetlinkMessage> {
     request(
         format!("give address {ip}"),
         RouteNetlinkMessage::NewAddress(message),
-        NLM_F_CREATE | netlink_packet_core::NLM_F_REPLACE,
+        NLM_F_CREATE | NLM_F_REPLACE,
     )
 }
 
@@ -347,26 +335,6 @@ fn address(index: u32, ip: IpAddr, length: u8) -> Request<RouteNetlinkMessage> {
 /// neighbour would be asked for either.
 fn link_local(index: u32, mac: Mac) -> Request<RouteNetlinkMessage> {
     address(index, mac.link_local().into(), 64)
-}
-
-fn default_route(index: u32, gateway: IpAddr) -> Request<RouteNetlinkMessage> {
-    let mut message = RouteMessage::default();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Static;
-    message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::Unicast;
-    let (family, address) = match gateway {
-        IpAddr::V4(ip) => (AddressFamily::Inet, RouteAddress::Inet(ip)),
-        IpAddr::V6(ip) => (AddressFamily::Inet6, RouteAddress::Inet6(ip)),
-    };
-    message.header.address_family = family;
-    message.attributes.push(RouteAttribute::Gateway(address));
-    message.attributes.push(RouteAttribute::Oif(index));
-    request(
-        format!("make {gateway} the way out"),
-        RouteNetlinkMessage::NewRoute(message),
-        NLM_F_CREATE | NLM_F_EXCL,
-    )
 }
 
 fn link(answer: RouteNetlinkMessage) -> Option<Link> {

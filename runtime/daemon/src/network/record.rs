@@ -1,11 +1,12 @@
 //! What is kept of networks, as JSON files: their definitions and the containers' leases survive a reboot, who is attached does not.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use croft_api::network::Publish;
+use croft_api::network::{Mode, Publish, Rates};
 use croft_api::problem::{Kind, Problem};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::de::DeserializeOwned;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::mac::Mac;
 
 /// A network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// Its name.
     pub name: String,
@@ -26,17 +27,55 @@ pub struct Definition {
     pub ipv6: Option<Ipv6Net>,
     /// The largest packet, in bytes.
     pub mtu: u32,
+    /// The host's address in it, where it is not the first.
+    #[serde(default)]
+    pub host4: Option<Ipv4Addr>,
+    /// The host's address of IPv6 in it, where it is not the first.
+    #[serde(default)]
+    pub host6: Option<Ipv6Addr>,
+    /// How its containers are connected.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Whether it leads nowhere.
+    #[serde(default)]
+    pub internal: bool,
+    /// Labels for people and programs.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Definition {
-    /// The host's address in it: the first.
+    /// The host's address in it.
     pub fn gateway4(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.ipv4.network().to_bits() + 1)
+        self.host4.unwrap_or(Ipv4Addr::from_bits(self.ipv4.network().to_bits() + 1))
     }
 
-    /// The host's address of IPv6 in it: the first.
+    /// The host's address of IPv6 in it.
     pub fn gateway6(&self) -> Option<Ipv6Addr> {
-        self.ipv6.map(|net| Ipv6Addr::from_bits(net.network().to_bits() + 1))
+        self.ipv6.map(|net| self.host6.unwrap_or(Ipv6Addr::from_bits(net.network().to_bits() + 1)))
+    }
+
+    /// How long the range is that an address of it is on a cable with: without a bridge it is there alone.
+    pub fn length4(&self) -> u8 {
+        match self.mode {
+            Mode::Bridge => self.ipv4.prefix_len(),
+            Mode::Routed => 32,
+        }
+    }
+
+    /// The same for IPv6, where the network has `net`.
+    pub fn length6(&self, net: Ipv6Net) -> u8 {
+        match self.mode {
+            Mode::Bridge => net.prefix_len(),
+            Mode::Routed => 128,
+        }
+    }
+
+    /// An endpoint's addresses with the lengths of their ranges.
+    pub fn addresses(&self, endpoint: &Endpoint) -> Vec<String> {
+        let ipv4 = format!("{}/{}", endpoint.ipv4, self.length4());
+        let ipv6 = self.ipv6.zip(endpoint.ipv6).map(|(net, ip)| format!("{ip}/{}", self.length6(net)));
+        std::iter::once(ipv4).chain(ipv6).collect()
     }
 }
 
@@ -51,6 +90,15 @@ pub struct Endpoint {
     pub ipv6: Option<Ipv6Addr>,
     /// Its hardware address.
     pub mac: Mac,
+    /// Its interface's name in the container.
+    #[serde(default)]
+    pub interface: String,
+    /// Further names by which others find it there.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// How much may go through.
+    #[serde(default)]
+    pub limits: Rates,
 }
 
 /// What a container has in all its networks, and what leads to it.
@@ -66,6 +114,15 @@ pub struct Lease {
     pub publish: Vec<Publish>,
 }
 
+impl Lease {
+    /// A name for a further interface in the container.
+    pub fn free_interface(&self) -> String {
+        let taken = |name: &String| self.endpoints.iter().any(|endpoint| endpoint.interface == *name);
+        let names = (0..=self.endpoints.len()).map(|number| format!("eth{number}"));
+        names.into_iter().find(|name| !taken(name)).expect("one more name than there are endpoints")
+    }
+}
+
 /// A container that is wired: everything that the service needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
@@ -75,6 +132,25 @@ pub struct Attached {
     pub ports: Vec<String>,
     /// The network of each of its endpoints.
     pub networks: Vec<Definition>,
+}
+
+impl Attached {
+    /// Which of its endpoints is its way out: the first in a network that leads anywhere.
+    pub fn way_out(&self) -> Option<usize> {
+        self.networks.iter().position(|of| !of.internal)
+    }
+
+    /// The host's ends of its cables where what leaves the container is limited: they have a device beside them.
+    pub fn slowed(&self) -> impl Iterator<Item = &String> {
+        let endpoints = self.ports.iter().zip(&self.lease.endpoints);
+        endpoints.filter(|(_, endpoint)| endpoint.limits.egress.is_some()).map(|(port, _)| port)
+    }
+
+    /// Whether an address in a network is its own.
+    pub fn has(&self, network: &str, ip: IpAddr) -> bool {
+        let of = |e: &&Endpoint| e.network == network && (ip == e.ipv4 || Some(ip) == e.ipv6.map(IpAddr::V6));
+        self.lease.endpoints.iter().any(|endpoint| of(&endpoint))
+    }
 }
 
 /// The form that the files have; a file of another one is not understood.

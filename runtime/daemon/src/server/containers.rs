@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::{Answer, Body, Refusal};
 use crate::container::{Command, Removal};
-use crate::daemon::{Daemon, blocking, shown};
+use crate::daemon::{Daemon, blocking};
 use crate::signals;
 
 /// How long a container has to end when it is asked to, and nobody said otherwise.
@@ -61,7 +61,8 @@ async fn create(
 #[utoipa::path(get, path = "/containers/{name}", params(("name" = String, Path)),
     responses((status = 200, body = wire::Container), (status = 404, body = Problem)))]
 async fn inspect(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> Answer<wire::Container> {
-    Ok(Json(shown(daemon.find(&name)?.view())))
+    let view = daemon.find(&name)?.view();
+    Ok(Json(daemon.shared().shown(view)))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

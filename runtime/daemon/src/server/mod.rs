@@ -5,6 +5,7 @@ mod containers;
 mod files;
 mod images;
 mod lines;
+mod networks;
 mod streams;
 mod system;
 mod volumes;
@@ -40,6 +41,7 @@ fn parts() -> OpenApiRouter<Arc<Daemon>> {
         .merge(streams::router())
         .merge(files::router())
         .merge(images::router())
+        .merge(networks::router())
         .merge(volumes::router())
 }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use croft_api::network::Protocol;
 use croft_api::problem::Kind;
@@ -11,8 +10,8 @@ use croftd_network::addresses::Wanted;
 use croftd_network::{Mac, Networks, NewNetwork, Wish};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with, sockopt};
 
-use crate::guest::{Guest, PATIENCE, ask};
-use crate::scene::{HOST, Scene, port, settings, sh, wish};
+use crate::guest::{Guest, ask};
+use crate::scene::{HOST, Scene, port, settings, sh, until, wish};
 
 pub const ALL: &[crate::Test] = &[
     ("spoofed_packets_are_dropped", spoofed),
@@ -24,15 +23,6 @@ pub const ALL: &[crate::Test] = &[
     ("two_croftd_share_a_host", two),
     ("many_come_and_go_while_things_are_mended", many),
 ];
-
-/// Waits until something is so.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "{what} did not come to be");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// Tells `whom` that `target` is at `mac`, though nobody asked (RFC 4861, 4.4).
 fn advertise(from: &Guest, whom: Ipv6Addr, target: Ipv6Addr, mac: Mac) {

@@ -2,9 +2,13 @@
 //! processes with user and network namespaces of their own, and nothing else. The machine's own network is not touched.
 #![allow(clippy::unwrap_used, reason = "this is all a test, which has failed when it cannot go on")]
 
+mod connect;
 mod faults;
 mod figures;
+mod flow;
 mod guest;
+mod limits;
+mod routed;
 mod scene;
 mod tests;
 
@@ -39,7 +43,15 @@ fn main() -> ExitCode {
             }
         };
     }
-    let all: Vec<Test> = tests::ALL.iter().chain(faults::ALL).chain(figures::ALL).copied().collect();
+    let all: Vec<Test> = tests::ALL
+        .iter()
+        .chain(connect::ALL)
+        .chain(routed::ALL)
+        .chain(limits::ALL)
+        .chain(faults::ALL)
+        .chain(figures::ALL)
+        .copied()
+        .collect();
     if let Some(name) = std::env::var_os(INSIDE) {
         let (_, test) = all.into_iter().find(|(known, _)| name == *known).expect("a test that is there");
         test();

@@ -3,13 +3,14 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use croft_api::network::{Protocol, Publish};
 use croftd_network::addresses::Wanted;
 use croftd_network::{DEFAULT, Lease, Networks, Settings, Wish};
 use tempfile::TempDir;
 
-use crate::guest::Guest;
+use crate::guest::{Guest, PATIENCE};
 
 /// The host's address on the cable to the world, and the world's.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -48,6 +49,9 @@ impl Scene {
             "ip addr add {HOST}/24 dev uplink && ip -6 addr add 2001:db8::1/64 dev uplink nodad && ip link set uplink up"
         ));
         world.must(&format!("ip link set lo up; ip addr add {WORLD}/24 dev eth0; ip -6 addr add 2001:db8::2/64 dev eth0 nodad; ip link set eth0 up"));
+        // Asking for a cable's ends makes the kernel let packets through at once, and not when it comes to that.
+        sh("ip link show dev uplink");
+        world.must("ip link show dev eth0");
         let folder = tempfile::tempdir().unwrap();
         let networks = Networks::open(settings(folder.path())).unwrap();
         Scene { folder, networks, world }
@@ -61,9 +65,26 @@ impl Scene {
         (guest, lease)
     }
 
+    /// A container is removed.
+    pub fn remove(&self, name: &str, guest: Guest) {
+        self.networks.release(name).unwrap();
+        guest.end();
+        // Its cable goes with its namespace, which the kernel takes away when it has time.
+        until("its cable is gone", || self.networks.check().unwrap().is_empty());
+    }
+
     /// Nothing is wrong.
     pub fn is_well(&self) {
         assert_eq!(self.networks.check().unwrap(), []);
+    }
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not come to be");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -42,8 +42,10 @@ fn neighbours() {
     // The way out: the world knows no way to the containers' addresses, and answers the host.
     scene.world.serve(7, "world");
     assert_eq!(a.ask(WORLD, 7).unwrap(), (IpAddr::from(HOST), "world".to_owned()));
-    let traffic = scene.networks.traffic("a").unwrap();
-    assert!(traffic[0].sent_packets > 5 && traffic[0].received_bytes > 100, "{traffic:?}");
+    let counters = scene.networks.counters("a").unwrap();
+    let counted = &counters[0];
+    assert_eq!((counters.len(), counted.network.as_str(), counted.interface.as_str()), (1, "croft", "eth0"));
+    assert!(counted.sent_packets > 5 && counted.received_bytes > 100, "{counted:?}");
     scene.is_well();
 }
 
@@ -183,6 +185,7 @@ fn several() {
             ipv4: ipv4.parse().ok(),
             ipv6: ipv6.parse().ok(),
             mtu: Some(1400),
+            ..NewNetwork::default()
         });
         assert_eq!(network.unwrap().subnets, [ipv4, ipv6]);
     }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use croft_api::network::Protocol;
+use croft_api::network::{Mode, Protocol};
+use ipnet::IpNet;
+use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::DataAttribute;
 use netlink_packet_netfilter::nftables::SetElementAttribute;
@@ -11,6 +13,7 @@ use netlink_packet_netfilter::nftables::SetElementAttribute;
 use super::super::mac::Mac;
 use super::super::record::{Attached, Definition};
 use super::Content;
+use super::message::{NFTA_DATA_VALUE, Raw};
 
 /// croft's sets and maps; skeleton.nft says what each is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +21,11 @@ use super::Content;
 pub enum Set {
     Bridges,
     Same,
+    Internal,
+    Same4,
+    Same6,
+    From4,
+    From6,
     Own4,
     Own6,
     Ports4,
@@ -32,9 +40,14 @@ pub enum Set {
 
 impl Set {
     /// Every one.
-    pub const ALL: [Set; 12] = [
+    pub const ALL: [Set; 17] = [
         Set::Bridges,
         Set::Same,
+        Set::Internal,
+        Set::Same4,
+        Set::Same6,
+        Set::From4,
+        Set::From6,
         Set::Own4,
         Set::Own6,
         Set::Ports4,
@@ -52,6 +65,11 @@ impl Set {
         match self {
             Set::Bridges => "bridges",
             Set::Same => "same",
+            Set::Internal => "internal",
+            Set::Same4 => "same4",
+            Set::Same6 => "same6",
+            Set::From4 => "from4",
+            Set::From6 => "from6",
             Set::Own4 => "own4",
             Set::Own6 => "own6",
             Set::Ports4 => "ports4",
@@ -83,10 +101,12 @@ impl Set {
 
     /// The fields of its keys, and of what a map leads to.
     fn shape(self) -> (&'static [Kind], &'static [Kind]) {
-        use Kind::{Ipv4, Ipv6, Name, Number, Port, Proto};
+        use Kind::{Ipv4, Ipv6, Name, Net4, Net6, Number, Port, Proto};
         match self {
-            Set::Bridges => (&[Name], &[]),
+            Set::Bridges | Set::Internal => (&[Name], &[]),
             Set::Same => (&[Name, Name], &[]),
+            Set::Same4 => (&[Net4, Net4], &[]),
+            Set::Same6 => (&[Net6, Net6], &[]),
             Set::Own4 => (&[Ipv4, Ipv4], &[]),
             Set::Own6 => (&[Ipv6, Ipv6], &[]),
             Set::Ports4 => (&[Proto, Port], &[Ipv4, Port]),
@@ -94,8 +114,8 @@ impl Set {
             Set::Ports4At => (&[Ipv4, Proto, Port], &[Ipv4, Port]),
             Set::Ports6At => (&[Ipv6, Proto, Port], &[Ipv6, Port]),
             Set::Macs => (&[Name, Kind::Mac], &[]),
-            Set::Addresses4 => (&[Name, Ipv4], &[]),
-            Set::Addresses6 => (&[Name, Ipv6], &[]),
+            Set::Addresses4 | Set::From4 => (&[Name, Ipv4], &[]),
+            Set::Addresses6 | Set::From6 => (&[Name, Ipv6], &[]),
             Set::Targets6 => (&[Name, Number], &[]),
         }
     }
@@ -108,6 +128,8 @@ enum Kind {
     Port,
     Ipv4,
     Ipv6,
+    Net4,
+    Net6,
     Number,
     Mac,
 }
@@ -119,6 +141,8 @@ enum Field {
     Proto(Protocol),
     Port(u16),
     Ip(IpAddr),
+    /// All of a range: its first address in the key, its last in the key's end.
+    Net(IpNet),
     /// An address of IPv6 that nft(8) takes for a number.
     Number(Ipv6Addr),
     Mac(Mac),
@@ -146,12 +170,13 @@ impl Field {
             Field::Port(port) => bytes.extend(port.to_be_bytes()),
             Field::Ip(IpAddr::V4(ip)) => bytes.extend(ip.octets()),
             Field::Ip(IpAddr::V6(ip)) | Field::Number(ip) => bytes.extend(ip.octets()),
+            Field::Net(net) => return Field::Ip(net.network()).write(bytes),
             Field::Mac(mac) => bytes.extend(mac.0),
         }
         bytes.resize(bytes.len().next_multiple_of(4), 0);
     }
 
-    fn read(kind: Kind, bytes: &mut &[u8]) -> Option<Self> {
+    fn read(kind: Kind, bytes: &mut &[u8], end: &mut &[u8]) -> Option<Self> {
         let (length, field) = match kind {
             Kind::Name => {
                 let name = bytes.get(..NAME)?;
@@ -166,12 +191,34 @@ impl Field {
             Kind::Port => (4, Field::Port(u16::from_be_bytes(*bytes.first_chunk()?))),
             Kind::Ipv4 => (4, Field::Ip(Ipv4Addr::from(*bytes.first_chunk::<4>()?).into())),
             Kind::Ipv6 => (16, Field::Ip(Ipv6Addr::from(*bytes.first_chunk::<16>()?).into())),
+            Kind::Net4 | Kind::Net6 => return Field::read_range(kind, bytes, end),
             Kind::Number => (16, Field::Number(Ipv6Addr::from(*bytes.first_chunk::<16>()?))),
             Kind::Mac => (8, Field::Mac(Mac(*bytes.first_chunk()?))),
         };
         // A key of one field may come without the rest of its last register.
         *bytes = bytes.get(length..).unwrap_or_default();
+        *end = end.get(length..).unwrap_or_default();
         Some(field)
+    }
+
+    fn read_range(kind: Kind, bytes: &mut &[u8], end: &mut &[u8]) -> Option<Self> {
+        let kind = if matches!(kind, Kind::Net4) { Kind::Ipv4 } else { Kind::Ipv6 };
+        let Field::Ip(first) = Field::read(kind, bytes, &mut &[][..])? else { return None };
+        let Field::Ip(last) = Field::read(kind, end, &mut &[][..])? else { return None };
+        let length = match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+            (IpAddr::V6(first), IpAddr::V6(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+            _ => return None,
+        };
+        IpNet::new(first, u8::try_from(length).ok()?).ok().map(Field::Net)
+    }
+
+    /// The same as the end of a range.
+    fn end(&self) -> Field {
+        match self {
+            Field::Net(net) => Field::Ip(net.broadcast()),
+            other => other.clone(),
+        }
     }
 }
 
@@ -183,6 +230,7 @@ impl fmt::Display for Field {
             Field::Proto(Protocol::Udp) => f.write_str("udp"),
             Field::Port(port) => write!(f, "{port}"),
             Field::Ip(ip) => write!(f, "{ip}"),
+            Field::Net(net) => write!(f, "{net}"),
             Field::Number(ip) => write!(f, "0x{:x}", ip.to_bits()),
             Field::Mac(mac) => write!(f, "{mac}"),
         }
@@ -206,6 +254,11 @@ impl Element {
     /// As the kernel wants it.
     pub fn attributes(&self) -> Vec<SetElementAttribute> {
         let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(bytes(&self.key)))];
+        if self.key.iter().any(|field| matches!(field, Field::Net(_))) {
+            let ends: Vec<Field> = self.key.iter().map(Field::end).collect();
+            attributes
+                .push(SetElementAttribute::KeyEnd(vec![DefaultNla::new(NFTA_DATA_VALUE, bytes(&ends))]));
+        }
         if !self.data.is_empty() {
             attributes.push(SetElementAttribute::Data(DataAttribute::Value(bytes(&self.data))));
         }
@@ -213,13 +266,13 @@ impl Element {
     }
 
     /// As the kernel has it; none for what croft never puts there.
-    pub fn read(set: Set, key: &[u8], data: &[u8]) -> Option<Self> {
-        let fields = |kinds: &[Kind], bytes: &[u8]| {
-            let mut rest = bytes;
-            kinds.iter().map(|kind| Field::read(*kind, &mut rest)).collect::<Option<Vec<_>>>()
+    pub fn read(set: Set, raw: &Raw) -> Option<Self> {
+        let fields = |kinds: &[Kind], bytes: &[u8], end: &[u8]| {
+            let (mut rest, mut end) = (bytes, end);
+            kinds.iter().map(|kind| Field::read(*kind, &mut rest, &mut end)).collect::<Option<Vec<_>>>()
         };
         let (of_key, of_data) = set.shape();
-        Some(Element { key: fields(of_key, key)?, data: fields(of_data, data)? })
+        Some(Element { key: fields(of_key, &raw.key, &raw.end)?, data: fields(of_data, &raw.data, &[])? })
     }
 }
 
@@ -238,30 +291,53 @@ fn put(content: &mut Content, set: Set, key: Vec<Field>, data: Vec<Field>) {
     content.entry(set).or_default().insert(Element { key, data });
 }
 
-/// What the tables must have for a network.
+/// What the tables must have for a network whose bridge is there.
 pub fn of_network(of: &Definition) -> Content {
     let mut content = Content::new();
     let bridge = || Field::Name(of.bridge.clone());
     put(&mut content, Set::Bridges, vec![bridge()], vec![]);
     put(&mut content, Set::Same, vec![bridge(), bridge()], vec![]);
+    if of.internal {
+        put(&mut content, Set::Internal, vec![bridge()], vec![]);
+    }
+    if of.mode == Mode::Routed {
+        let both = |net: IpNet| vec![Field::Net(net), Field::Net(net)];
+        put(&mut content, Set::Same4, both(of.ipv4.into()), vec![]);
+        of.ipv6.into_iter().for_each(|net| put(&mut content, Set::Same6, both(net.into()), vec![]));
+    }
     content
 }
 
 /// What the tables must have for a container that is attached.
 pub fn of_attached(attached: &Attached) -> Content {
     let mut content = Content::new();
-    for (endpoint, port) in attached.lease.endpoints.iter().zip(&attached.ports) {
+    let endpoints = attached.lease.endpoints.iter().zip(&attached.ports).zip(&attached.networks);
+    for ((endpoint, port), of) in endpoints {
         let name = || Field::Name(port.clone());
-        put(&mut content, Set::Macs, vec![name(), Field::Mac(endpoint.mac)], vec![]);
-        put(&mut content, Set::Addresses4, vec![name(), Field::Ip(endpoint.ipv4.into())], vec![]);
+        let (set4, set6) = match of.mode {
+            Mode::Bridge => (Set::Addresses4, Set::Addresses6),
+            Mode::Routed => (Set::From4, Set::From6),
+        };
+        put(&mut content, set4, vec![name(), Field::Ip(endpoint.ipv4.into())], vec![]);
         let own = |ip: IpAddr| vec![Field::Ip(ip), Field::Ip(ip)];
         put(&mut content, Set::Own4, own(endpoint.ipv4.into()), vec![]);
         if let Some(ip) = endpoint.ipv6 {
             put(&mut content, Set::Own6, own(ip.into()), vec![]);
         }
         for ip in endpoint.ipv6.into_iter().flat_map(|ip| [ip, endpoint.mac.link_local()]) {
-            put(&mut content, Set::Addresses6, vec![name(), Field::Ip(ip.into())], vec![]);
-            put(&mut content, Set::Targets6, vec![name(), Field::Number(ip)], vec![]);
+            put(&mut content, set6, vec![name(), Field::Ip(ip.into())], vec![]);
+            if of.mode == Mode::Bridge {
+                put(&mut content, Set::Targets6, vec![name(), Field::Number(ip)], vec![]);
+            }
+        }
+        match of.mode {
+            Mode::Bridge => put(&mut content, Set::Macs, vec![name(), Field::Mac(endpoint.mac)], vec![]),
+            Mode::Routed => {
+                put(&mut content, Set::Bridges, vec![name()], vec![]);
+                if of.internal {
+                    put(&mut content, Set::Internal, vec![name()], vec![]);
+                }
+            }
         }
     }
     let Some(endpoint) = attached.lease.endpoints.first() else { return content };
@@ -300,15 +376,20 @@ mod tests {
         let key = vec![Field::Ip("10.0.0.1".parse().unwrap()), Field::Proto(Protocol::Udp), Field::Port(53)];
         let data = vec![Field::Ip("10.0.0.2".parse().unwrap()), Field::Port(5353)];
         let element = Element { key, data };
-        assert_eq!(
-            Element::read(Set::Ports4At, &bytes(&element.key), &bytes(&element.data)),
-            Some(element.clone())
-        );
+        let raw = |element: &Element| {
+            let ends: Vec<Field> = element.key.iter().map(Field::end).collect();
+            Raw { key: bytes(&element.key), end: bytes(&ends), data: bytes(&element.data) }
+        };
+        assert_eq!(Element::read(Set::Ports4At, &raw(&element)), Some(element.clone()));
         assert_eq!(element.to_string(), "10.0.0.1 . udp . 53 : 10.0.0.2 . 5353");
         let mac = Element {
             key: vec![Field::Name("t-v1".into()), Field::Mac("0a:00:00:00:00:01".parse().unwrap())],
             data: vec![],
         };
-        assert_eq!(Element::read(Set::Macs, &bytes(&mac.key), &[]), Some(mac.clone()));
+        assert_eq!(Element::read(Set::Macs, &raw(&mac)), Some(mac.clone()));
+        let net = |text: &str| Field::Net(text.parse().unwrap());
+        let nets = Element { key: vec![net("fd00:1::/64"), net("fd00:2::/56")], data: vec![] };
+        assert_eq!(Element::read(Set::Same6, &raw(&nets)), Some(nets.clone()));
+        assert_eq!(nets.to_string(), "fd00:1::/64 . fd00:2::/56");
     }
 }

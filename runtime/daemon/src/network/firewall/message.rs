@@ -59,10 +59,22 @@ const HEADER: usize = 4;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
-const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
+pub const NFTA_DATA_VALUE: u16 = 1;
 
-/// The keys of the elements that an answer has, and what each leads to.
-pub fn elements(answer: &Message) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// An element as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// The end of its key, where that is a range.
+    pub end: Vec<u8>,
+    /// What it leads to, in a map.
+    pub data: Vec<u8>,
+}
+
+/// The elements that an answer has.
+pub fn elements(answer: &Message) -> Vec<Raw> {
     let Message::Answered(bytes) = answer else { return Vec::new() };
     let lists = of_kind(bytes.get(HEADER..).unwrap_or_default(), NFTA_SET_ELEM_LIST_ELEMENTS);
     let elements = lists
@@ -72,7 +84,12 @@ pub fn elements(answer: &Message) -> Vec<(Vec<u8>, Vec<u8>)> {
         let data = of_kind(element, kind).into_iter().next().unwrap_or_default();
         of_kind(&data, NFTA_DATA_VALUE).into_iter().next().unwrap_or_default()
     };
-    elements.map(|e| (value(&e, NFTA_SET_ELEM_KEY), value(&e, NFTA_SET_ELEM_DATA))).collect()
+    let raw = |element: Vec<u8>| Raw {
+        key: value(&element, NFTA_SET_ELEM_KEY),
+        end: value(&element, NFTA_SET_ELEM_KEY_END),
+        data: value(&element, NFTA_SET_ELEM_DATA),
+    };
+    elements.map(raw).collect()
 }
 
 fn of_kind(attributes: &[u8], kind: u16) -> Vec<Vec<u8>> {

@@ -213,10 +213,8 @@ impl Firewall {
                 Err(failure) if failure.errno() == Some(Errno::NOENT) => return Ok(None),
                 answers => answers?,
             };
-            let elements = answers
-                .iter()
-                .flat_map(message::elements)
-                .filter_map(|(key, data)| Element::read(set, &key, &data));
+            let elements =
+                answers.iter().flat_map(message::elements).filter_map(|raw| Element::read(set, &raw));
             content.entry(set).or_default().extend(elements);
         }
         content.retain(|_, elements| !elements.is_empty());
@@ -290,6 +288,6 @@ mod tests {
             assert!(!text.contains(word), "{word}: {text}");
         }
         assert!(text.contains("iifname \"t1-v*\" jump port"));
-        assert_eq!([firewall.rules("inet", Others::Drop), firewall.rules("bridge", Others::Pass)], [19, 11]);
+        assert_eq!([firewall.rules("inet", Others::Drop), firewall.rules("bridge", Others::Pass)], [29, 11]);
     }
 }

@@ -16,7 +16,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::super::files::Resolv;
-use super::super::record::Definition;
+use super::super::record::{Attached, Definition, Endpoint};
 use super::{Service, Task};
 
 const PORT: u16 = 53;
@@ -88,7 +88,7 @@ async fn datagrams(asked: Asked, socket: Rc<UdpSocket>) {
         }
         let (asked, socket, question) = (asked.clone(), Rc::clone(&socket), buffer[..length].to_vec());
         spawn_local(async move {
-            if let Some(answer) = asked.answer(&question, Way::Datagram).await {
+            if let Some(answer) = asked.answer(&question, sender.ip(), Way::Datagram).await {
                 let _ = socket.send_to(&answer, sender).await;
             }
         });
@@ -103,16 +103,16 @@ async fn connections(asked: Asked, listener: TcpListener) {
         };
         if asked.is_neighbour(sender.ip()) {
             let asked = asked.clone();
-            spawn_local(async move { drop(connection(&asked, stream).await) });
+            spawn_local(async move { drop(connection(&asked, sender.ip(), stream).await) });
         }
     }
 }
 
-async fn connection(asked: &Asked, mut stream: TcpStream) -> io::Result<()> {
+async fn connection(asked: &Asked, sender: IpAddr, mut stream: TcpStream) -> io::Result<()> {
     while let Ok(length) = timeout(SILENCE, stream.read_u16()).await? {
         let mut question = vec![0; length.into()];
         timeout(SILENCE, stream.read_exact(&mut question)).await??;
-        let Some(answer) = asked.answer(&question, Way::Connection).await else { break };
+        let Some(answer) = asked.answer(&question, sender, Way::Connection).await else { break };
         stream.write_u16(answer.len().try_into().unwrap_or(u16::MAX)).await?;
         stream.write_all(&answer).await?;
     }
@@ -128,14 +128,25 @@ impl Asked {
         }
     }
 
-    async fn answer(&self, question: &[u8], way: Way) -> Option<Vec<u8>> {
+    /// The networks of who asks: it finds its neighbours in all of them, whichever it asks in.
+    fn networks_of(&self, sender: IpAddr) -> Vec<Definition> {
+        let served = self.service.served.borrow();
+        let is_it = |attached: &&Attached| attached.has(&self.of.name, sender);
+        let found = served.values().map(|served| &served.attached).find(is_it);
+        found.map_or_else(|| vec![self.of.clone()], |attached| attached.networks.clone())
+    }
+
+    async fn answer(&self, question: &[u8], sender: IpAddr, way: Way) -> Option<Vec<u8>> {
         let message = Message::from_vec(question).ok()?;
         if message.metadata.message_type != MessageType::Query {
             return None;
         }
-        let code = match self.known(&message) {
+        let networks = self.networks_of(sender);
+        let code = match self.known(&message, &networks) {
             Found::Here(records) => return self.reply(&message, ResponseCode::NoError, records),
             Found::Refused(code) => code,
+            // What leads nowhere does not lead there by questions for names either.
+            Found::Elsewhere if networks.iter().all(|of| of.internal) => ResponseCode::Refused,
             Found::Elsewhere => match self.ask_others(question, way).await {
                 Some(answer) => return Some(answer),
                 None => ResponseCode::ServFail,
@@ -155,7 +166,7 @@ impl Asked {
         answer.to_vec().ok()
     }
 
-    fn known(&self, message: &Message) -> Found {
+    fn known(&self, message: &Message, networks: &[Definition]) -> Found {
         let [query] = message.queries.as_slice() else { return Found::Refused(ResponseCode::FormErr) };
         if message.metadata.op_code != OpCode::Query {
             return Found::Refused(ResponseCode::NotImp);
@@ -173,13 +184,15 @@ impl Asked {
         let mut records = Vec::new();
         let mut is_here = false;
         for lease in served.values().map(|served| &served.attached.lease) {
-            let Some(endpoint) = lease.endpoints.iter().find(|endpoint| endpoint.network == self.of.name)
-            else {
-                continue;
+            // The network that is asked in first.
+            let own = |endpoint: &&Endpoint| endpoint.network == self.of.name;
+            let further = |endpoint: &&Endpoint| networks.iter().any(|of| of.name == endpoint.network);
+            let called = |endpoint: &&Endpoint| {
+                let mut names = lease.names.iter().chain(&endpoint.aliases);
+                names.any(|name| name.eq_ignore_ascii_case(text))
             };
-            if !lease.names.iter().any(|name| name.eq_ignore_ascii_case(text)) {
-                continue;
-            }
+            let here = || lease.endpoints.iter().filter(called);
+            let Some(endpoint) = here().find(own).or_else(|| here().find(further)) else { continue };
             is_here = true;
             let data = match query.query_type() {
                 RecordType::A => Some(RData::A(A(endpoint.ipv4))),
@@ -205,11 +218,7 @@ impl Asked {
             return Found::Elsewhere;
         }
         let served = self.service.served.borrow();
-        let has = |served: &&super::Served| {
-            let mut endpoints = served.attached.lease.endpoints.iter();
-            endpoints
-                .any(|e| e.network == self.of.name && (ip == e.ipv4 || Some(ip) == e.ipv6.map(IpAddr::V6)))
-        };
+        let has = |served: &&super::Served| served.attached.has(&self.of.name, ip);
         let text = served.values().find(has).and_then(|served| served.attached.lease.names.first());
         let Some(host) = text.and_then(|text| Name::from_ascii(format!("{text}.")).ok()) else {
             return Found::Refused(ResponseCode::NXDomain);

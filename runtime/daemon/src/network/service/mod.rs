@@ -118,7 +118,7 @@ async fn serve(state: &Path, socket: &Path) -> io::Result<()> {
     });
     let listener = UnixListener::bind(socket)?;
     for (container, attached) in service.folder.all::<Attached>().map_err(io::Error::other)? {
-        if let Err(problem) = service.take(attached) {
+        if let Err(problem) = service.take(attached, None) {
             tracing::error!(container, %problem, "a container is served in part only");
         }
     }
@@ -170,8 +170,9 @@ impl Service {
                 let no_record =
                     || Problem::new(Kind::Internal, format!("serve {container}"), "it has no record");
                 let attached = self.folder.read(container)?.ok_or_else(no_record)?;
+                let kept = self.keep_ports(container, &attached);
                 self.forget(container).await;
-                let taken = self.take(attached);
+                let taken = self.take(attached, kept);
                 if taken.is_err() {
                     self.forget(container).await;
                 }
@@ -184,11 +185,22 @@ impl Service {
         }
     }
 
-    /// Serves a container, as far as that is possible.
-    fn take(self: &Rc<Self>, attached: Attached) -> Result<(), Problem> {
+    /// The ports of a container that still lead where they should: nobody who is connected notices that it joined another network.
+    fn keep_ports(&self, container: &str, attached: &Attached) -> Option<Vec<Task>> {
+        let leads = |of: &Attached| {
+            (of.lease.publish.clone(), of.lease.endpoints.first().map(|endpoint| endpoint.ipv4))
+        };
+        let mut served = self.served.borrow_mut();
+        let before = served.get_mut(container)?;
+        (leads(&before.attached) == leads(attached)).then(|| std::mem::take(&mut before.ports))
+    }
+
+    /// Serves a container, as far as that is possible; `kept` are its ports, when they are served already.
+    fn take(self: &Rc<Self>, attached: Attached, kept: Option<Vec<Task>>) -> Result<(), Problem> {
         let mut problem = None;
-        let mut ports = Vec::new();
-        if let Some(endpoint) = attached.lease.endpoints.first() {
+        let publishes = kept.is_none();
+        let mut ports = kept.unwrap_or_default();
+        if let Some(endpoint) = attached.lease.endpoints.first().filter(|_| publishes) {
             for publish in &attached.lease.publish {
                 match relay::publish(publish, endpoint.ipv4) {
                     Ok(task) => ports.push(task),
