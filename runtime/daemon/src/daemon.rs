@@ -13,7 +13,7 @@ use croft_api::container::{Config, Container, Created, Ipc, NetworkMode, State, 
 use croft_api::event::Event;
 use croft_api::problem::{Kind, Problem};
 use croft_api::system::Info;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use croftd_network::addresses;
 use croftd_network::{Files, Networks, Settings, Wish};
@@ -50,6 +50,8 @@ pub struct Shared {
     runtime: PathBuf,
     cgroup: String,
     newest_event: watch::Sender<u64>,
+    /// A container has left its networks.
+    left: Notify,
     unified: bool,
     kernel: (u32, u32),
 }
@@ -239,6 +241,7 @@ impl Shared {
         let (shared, id, name) = (Arc::clone(self), record.id.clone(), record.name.clone());
         let done = blocking(move || {
             shared.networks.detach(&id)?;
+            shared.left.notify_one();
             shared.roots.unmount(&id)?;
             shm::unmake(&shared.run_folder(&id));
             let _ = std::fs::remove_dir_all(shared.run_folder(&id));
@@ -325,6 +328,7 @@ impl Daemon {
         let facts = croft_engine::facts::of_this_host()?;
         let shared = Arc::new(Shared {
             newest_event: watch::channel(records.newest_event()?).0,
+            left: Notify::new(),
             roots: Roots::open(&args.root, &args.state)?,
             volumes: Volumes::open(&args.root)?,
             networks: Networks::open(Settings {
@@ -628,13 +632,26 @@ fn kernel() -> (u32, u32) {
 /// How often croft's own rules and bridges are looked at: a firewall that is reloaded takes them away.
 const LOOK_AT_NETWORKS: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Puts back what of the networks somebody took away, now and then.
+/// How long the kernel is given to end the cables of a container that has gone.
+const CABLES_GO: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Puts back what of the networks somebody took away, now and then, and removes cables of containers that have gone.
 async fn mend_networks(shared: Arc<Shared>) {
     let mut next = tokio::time::interval(LOOK_AT_NETWORKS);
     loop {
-        next.tick().await;
+        let is_left = tokio::select! {
+            _ = next.tick() => false,
+            () = shared.left.notified() => true,
+        };
+        if is_left {
+            tokio::time::sleep(CABLES_GO).await;
+        }
         let shared = Arc::clone(&shared);
-        if let Err(problem) = blocking(move || shared.networks.mend()).await {
+        let mended = blocking(move || match is_left {
+            true => shared.networks.sweep(),
+            false => shared.networks.mend(),
+        });
+        if let Err(problem) = mended.await {
             tracing::warn!(%problem, "the networks are not as they should be");
         }
     }

@@ -121,8 +121,9 @@ impl Networks {
     }
 
     /// Takes a container's network away: its ports, its names, its rights on the cable. The cable itself goes with the container's
-    /// namespace, of its own and soon; removing it here would hold up everybody for the 20 ms that the kernel needs for it. The
-    /// addresses stay the container's.
+    /// namespace, of its own and soon; removing it here would hold up everybody for the 20 ms that the kernel needs for it. Where
+    /// the namespace stays, because a connection of a process that was killed still has bytes to deliver, [`Networks::sweep`] takes
+    /// it. The addresses stay the container's.
     ///
     /// # Errors
     /// When something of it cannot be taken away; what is recorded stays then.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
 
 use croft_api::network::{Mode, Rates};
 use croft_api::problem::Problem;
@@ -29,7 +30,43 @@ fn left(what: &'static str, name: impl Into<String>, why: &str) -> Left {
     Left { what, name: name.into(), why: why.to_owned() }
 }
 
+/// How long the kernel may take to end the cables of a network namespace that has gone: it does so later, many at a time
+/// (`cleanup_net` of its net/core/net_namespace.c).
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// The pause between two looks at a cable that may be going.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Whether a link is gone, or goes before `end`.
+fn is_gone_by(end: Instant, host: &mut Links, name: &str) -> Result<bool, Failure> {
+    while host.find(name)?.is_some() {
+        if Instant::now() > end {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(true)
+}
+
 impl Networks {
+    /// Removes cables that no container has any more.
+    ///
+    /// # Errors
+    /// When they cannot be looked at or removed.
+    pub fn sweep(&self) -> Result<(), Problem> {
+        let failed = |f| of_failure("remove cables that nobody has", f);
+        let mut host = Links::open().map_err(failed)?;
+        // What is there first: what is being made has a record by then.
+        let links = host.all().map_err(failed)?;
+        let attached = self.attached.all::<Attached>()?;
+        let ports: HashSet<&String> = attached.iter().flat_map(|(_, attached)| &attached.ports).collect();
+        let is_own = |name: &str| name.starts_with(&format!("{}-v", self.prefix));
+        for link in links.iter().filter(|link| is_own(&link.name) && !ports.contains(&link.name)) {
+            host.remove(&link.name).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// What is there that no record accounts for, and what records account for that is not there.
     ///
     /// # Errors
@@ -59,8 +96,10 @@ impl Networks {
         let slowed: HashSet<String> =
             attached.iter().flat_map(|(_, attached)| attached.slowed()).map(|port| device(port)).collect();
         let own = |kind: char, name: &str| name.strip_prefix(&format!("{}-{kind}", self.prefix)).is_some();
+        let end = Instant::now() + SETTLING;
         for link in &links {
-            if own('v', &link.name) && !ports.contains(&link.name) {
+            let is_stray = own('v', &link.name) && !ports.contains(&link.name);
+            if is_stray && !is_gone_by(end, &mut host, &link.name).map_err(failed)? {
                 found.push(left("cable", &link.name, "no container has it"));
             }
             if own('i', &link.name) && !slowed.contains(&link.name) {

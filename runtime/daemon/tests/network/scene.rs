@@ -69,7 +69,8 @@ impl Scene {
     pub fn remove(&self, name: &str, guest: Guest) {
         self.networks.release(name).unwrap();
         guest.end();
-        // Its cable goes with its namespace, which the kernel takes away when it has time.
+        // Its cable goes with its namespace, which the kernel takes away when it has time, or not before its connections are closed.
+        self.networks.sweep().unwrap();
         until("its cable is gone", || self.networks.check().unwrap().is_empty());
     }
 
