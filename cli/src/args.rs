@@ -4,6 +4,7 @@ mod files;
 mod image;
 mod network;
 mod options;
+mod update;
 mod volume;
 
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ pub use image::{
     TransferArgs,
 };
 pub use network::{ConnectArgs, NetworkArgs, NetworkCommand, NetworkCreateArgs};
-pub use options::{OptionArgs, PullWhen};
+pub use options::{HealthArgs, LimitArgs, OptionArgs, PullWhen};
+pub use update::UpdateArgs;
 pub use volume::VolumeCommand;
 
 /// Containers, made and looked after by croftd.
@@ -68,6 +70,8 @@ pub enum Command {
     Pause(NamesArgs),
     /// Let frozen containers go on
     Unpause(NamesArgs),
+    /// Change containers' limits and restart policies
+    Update(UpdateArgs),
     /// Give a container another name
     Rename(RenameArgs),
     /// Wait for the end of containers and print their statuses
@@ -220,18 +224,8 @@ pub struct CreateArgs {
     /// What runs before the command; empty for nothing
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
-    /// Its limit of memory: bytes, or with k, m, g
-    #[arg(short, long, value_name = "BYTES", value_parser = crate::config::bytes)]
-    pub memory: Option<u64>,
-    /// How many processors it gets
-    #[arg(long, value_name = "NUMBER")]
-    pub cpus: Option<f64>,
-    /// Its share of the processors beside others; 1024 is one
-    #[arg(long, value_name = "SHARES")]
-    pub cpu_shares: Option<u64>,
-    /// How many processes it may have
-    #[arg(long, value_name = "NUMBER")]
-    pub pids_limit: Option<i64>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Give it a capability
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_add: Vec<String>,

@@ -5,7 +5,7 @@ pub mod options;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use croft_api::container::{Config, Limits, Mount, Restart, Userns};
+use croft_api::container::{Config, Mount, Restart, Userns};
 
 use croft_api::network::{Protocol, Publish};
 
@@ -108,16 +108,8 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         publish: args.publish.clone(),
         read_only: args.read_only,
         network: crate::network::mode(&args.network)?,
-        limits: Limits {
-            memory: args.memory,
-            cpus: args.cpus,
-            cpu_shares: args.cpu_shares,
-            cpuset: options.cpuset_cpus.clone(),
-            memory_swap: options.memory_swap,
-            memory_reservation: options.memory_reservation,
-            blkio_weight: options.blkio_weight,
-            pids: args.pids_limit,
-        },
+        limits: options::limits(&args.limits),
+        health: options::health(&options.health),
         cap_add: args.cap_add.clone(),
         cap_drop: args.cap_drop.clone(),
         sysctls: pairs("--sysctl", &args.sysctl)?,
@@ -141,11 +133,11 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         shm_size: options.shm_size,
         devices: options.device.clone(),
         privileged: options.privileged,
+        init: options.init,
         security: options::security(&options.security_opt)?,
         groups: options.group_add.clone(),
         ulimits: options.ulimit.clone(),
         oom_score_adj: options.oom_score_adj,
-        ..Config::default()
     })
 }
 

@@ -30,6 +30,9 @@ pub struct OptionArgs {
     /// The size of its /dev/shm: bytes, or with k, m, g
     #[arg(long, value_name = "BYTES", value_parser = crate::config::bytes)]
     pub shm_size: Option<u64>,
+    /// Run croft's own init as its process 1, which reaps orphans and passes signals on
+    #[arg(long)]
+    pub init: bool,
     /// Give it all capabilities and devices, and hide and filter nothing; its user namespace stays its own
     #[arg(long)]
     pub privileged: bool,
@@ -49,23 +52,62 @@ pub struct OptionArgs {
     /// Write its id into a file, which must not be there yet
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
-    /// The processors that it may run on, as 0-3,5
-    #[arg(long, value_name = "LIST")]
-    pub cpuset_cpus: Option<String>,
-    #[arg(help = "Its limit of memory and swap together; -1 for as much swap as there is", long, value_name = "BYTES", allow_hyphen_values = true, value_parser = options::swap)]
-    pub memory_swap: Option<i64>,
-    /// Memory that others leave it when memory is short: bytes, or with k, m, g
-    #[arg(long, value_name = "BYTES", value_parser = crate::config::bytes)]
-    pub memory_reservation: Option<u64>,
-    /// Its share of the disks beside others, 10 to 1000
-    #[arg(long, value_name = "WEIGHT")]
-    pub blkio_weight: Option<u16>,
+    #[command(flatten)]
+    pub health: HealthArgs,
     /// How likely the kernel takes it when memory runs out: -1000 to 1000
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub oom_score_adj: Option<i32>,
     /// Its NIS domain name
     #[arg(long, value_name = "NAME")]
     pub domainname: Option<String>,
+}
+
+/// Limits of a container.
+#[derive(Debug, Args)]
+pub struct LimitArgs {
+    /// Its limit of memory: bytes, or with k, m, g
+    #[arg(short, long, value_name = "BYTES", value_parser = crate::config::bytes)]
+    pub memory: Option<u64>,
+    #[arg(help = "Its limit of memory and swap together; -1 for as much swap as there is", long, value_name = "BYTES", allow_hyphen_values = true, value_parser = options::swap)]
+    pub memory_swap: Option<i64>,
+    /// Memory that others leave it when memory is short: bytes, or with k, m, g
+    #[arg(long, value_name = "BYTES", value_parser = crate::config::bytes)]
+    pub memory_reservation: Option<u64>,
+    /// How many processors it gets
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<f64>,
+    /// Its share of the processors beside others; 1024 is one
+    #[arg(long, value_name = "SHARES")]
+    pub cpu_shares: Option<u64>,
+    /// The processors that it may run on, as 0-3,5
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Its share of the disks beside others, 10 to 1000
+    #[arg(long, value_name = "WEIGHT")]
+    pub blkio_weight: Option<u16>,
+    /// How many processes it may have; -1 for no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+}
+
+/// How a container's health is looked at.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// A line for its shell that says by its status whether it is well
+    #[arg(long, value_name = "COMMAND")]
+    pub health_cmd: Option<String>,
+    #[arg(help = "The pause between two runs of that, as 30s, 1m30s, 500ms", long, value_name = "TIME", value_parser = options::time)]
+    pub health_interval: Option<u64>,
+    #[arg(help = "How long a run may take", long, value_name = "TIME", value_parser = options::time)]
+    pub health_timeout: Option<u64>,
+    /// How many runs in a row have to fail
+    #[arg(long, value_name = "NUMBER")]
+    pub health_retries: Option<u32>,
+    #[arg(help = "How long after its start failures do not count", long, value_name = "TIME", value_parser = options::time)]
+    pub health_start_period: Option<u64>,
+    /// Do not look at its health, whatever the image says
+    #[arg(long, conflicts_with_all = ["health_cmd", "health_interval", "health_timeout", "health_retries", "health_start_period"])]
+    pub no_healthcheck: bool,
 }
 
 /// When an image is got from its registry.

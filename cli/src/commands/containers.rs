@@ -290,7 +290,10 @@ fn ports(publish: &[Publish]) -> String {
 
 fn status(container: &Container) -> String {
     match (container.state, &container.exit) {
-        (State::Running, _) => "running".to_owned(),
+        (State::Running, _) => {
+            let health = container.health.as_ref().map(|health| format!(" ({})", health.state.word()));
+            format!("running{}", health.unwrap_or_default())
+        }
         (State::Paused, _) => "paused".to_owned(),
         (State::Created, _) => "created".to_owned(),
         (State::Stopped, Some(exit)) => {

@@ -9,6 +9,7 @@ mod networks;
 mod patience;
 mod progress;
 mod system;
+mod update;
 mod volumes;
 
 use croft_api::client::{Client, Error};
@@ -93,6 +94,7 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Rm(args) => containers::remove(&client, args).await,
         Command::Pause(args) => containers::each(&client, &args.names, "pause").await,
         Command::Unpause(args) => containers::each(&client, &args.names, "unpause").await,
+        Command::Update(args) => update::run(&client, args).await,
         Command::Rename(args) => containers::rename(&client, &args.container, &args.name).await,
         Command::Wait(args) => containers::wait(&client, &args.names).await,
         Command::Ps(args) => containers::list(&client, args, format).await,

@@ -1,8 +1,12 @@
 //! The less common options of `run` and `create`, from their texts.
 
-use croft_api::container::{Device, Host, Ipc, Mount, Pid, Seccomp, Security, SystemPaths, Ulimit};
+use croft_api::container::{
+    Device, HealthCheck, Host, Ipc, Limits, Mount, Pid, Seccomp, Security, SystemPaths, Ulimit,
+};
+use jiff::SignedDuration;
 
 use super::{absolute, bytes};
+use crate::args::{HealthArgs, LimitArgs};
 
 /// `--mount`: comma-separated keys and values.
 ///
@@ -162,6 +166,47 @@ pub fn swap(text: &str) -> Result<i64, String> {
     i64::try_from(bytes(text)?).map_err(|_| format!("{text:?} is not possible"))
 }
 
+/// A time in milliseconds, given as Docker's users do.
+///
+/// # Errors
+/// In words.
+pub fn time(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no time: 30s, 1m30s, 500ms");
+    let time: SignedDuration = text.parse().map_err(|_| wrong())?;
+    u64::try_from(time.as_millis()).map_err(|_| wrong())
+}
+
+/// Limits, as they are asked for.
+pub fn limits(args: &LimitArgs) -> Limits {
+    Limits {
+        memory: args.memory,
+        cpus: args.cpus,
+        cpu_shares: args.cpu_shares,
+        cpuset: args.cpuset_cpus.clone(),
+        memory_swap: args.memory_swap,
+        memory_reservation: args.memory_reservation,
+        blkio_weight: args.blkio_weight,
+        pids: args.pids_limit,
+    }
+}
+
+/// The health check; none where nothing of it is asked for.
+pub fn health(args: &HealthArgs) -> Option<HealthCheck> {
+    let test = match &args.health_cmd {
+        _ if args.no_healthcheck => vec!["NONE".to_owned()],
+        Some(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
+        None => Vec::new(),
+    };
+    let check = HealthCheck {
+        test,
+        interval_ms: args.health_interval,
+        timeout_ms: args.health_timeout,
+        retries: args.health_retries,
+        start_period_ms: args.health_start_period,
+    };
+    Some(check).filter(|check| *check != HealthCheck::default())
+}
+
 /// `--security-opt`, all of them.
 ///
 /// # Errors
@@ -263,6 +308,12 @@ mod tests {
         for bad in ["fly", "seccomp=/none/such", "seccomp", "systempaths=some", "no-new-privileges=perhaps"] {
             assert!(texts(&[bad]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!((time("30s"), time("1m30s"), time("500ms")), (Ok(30_000), Ok(90_000), Ok(500)));
+        assert!(["", "x", "-3s", "5 apples"].iter().all(|text| time(text).is_err()));
     }
 
     #[test]

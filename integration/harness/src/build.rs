@@ -1,4 +1,4 @@
-//! Builds the static programs: croft-oci and croft-shim, optimised, as a user gets them, and the probe.
+//! Builds the static programs: croft-oci, croft-shim and croft-init, optimised, as a user gets them, and the probe.
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -57,6 +57,19 @@ pub fn croft_shim() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Where [`croft_init`] puts the program.
+pub fn croft_init_path() -> Result<PathBuf> {
+    Ok(folder()?.join(TARGET).join("release/croft-init"))
+}
+
+/// The static, optimised croft-init, as [`croft_oci`].
+pub fn croft_init() -> Result<PathBuf> {
+    let program = croft_init_path()?;
+    build("croft-init", "release", &program)?;
+    check(&program)?;
+    Ok(program)
+}
+
 /// The static program that tests put into containers, built as [`croft_oci`] is, but quickly.
 pub fn probe() -> Result<PathBuf> {
     let program = folder()?.join(TARGET).join("probe/croft-probe");
@@ -77,7 +90,7 @@ pub fn faulty_croft_oci() -> Result<PathBuf> {
     Ok(target_folder()?.join("debug/croft-oci-fault"))
 }
 
-/// croftd, croft-shim and croft: the programs that are used together, in this order.
+/// croftd, croft-shim and croft: the programs that are used together, in this order. croft-init is beside croft-shim.
 pub fn daemon() -> Result<[PathBuf; 3]> {
     let target = target_folder()?;
     let programs = ["croftd", "croft"].map(|name| target.join("debug").join(name));
@@ -90,6 +103,7 @@ pub fn daemon() -> Result<[PathBuf; 3]> {
             .current_dir(&workspace);
         process::run(&mut command, BUILD_LIMIT)?.success()?;
     }
+    croft_init()?;
     let shim = croft_shim()?;
     let [croftd, croft] = programs;
     Ok([croftd, shim, croft])

@@ -18,6 +18,7 @@ pub struct Croft {
     daemon: Option<Daemon>,
     croftd: PathBuf,
     shim: PathBuf,
+    options: Vec<String>,
     /// The command line.
     pub program: PathBuf,
 }
@@ -25,8 +26,14 @@ pub struct Croft {
 impl Croft {
     /// Starts it and imports the image.
     pub fn new(host: &Host) -> Result<Self> {
+        Self::with_options(host, &[])
+    }
+
+    /// As [`Croft::new`], of a croftd with further options.
+    pub fn with_options(host: &Host, options: &[&str]) -> Result<Self> {
         let [croftd, shim, program] = build::daemon()?;
-        let mut new = Self { stage: Stage::new(host)?, daemon: None, croftd, shim, program };
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let mut new = Self { stage: Stage::new(host)?, daemon: None, croftd, shim, options, program };
         new.start()?;
         new.ok(&["image", "import", &new.path("rootfs.tar"), "box"])?;
         Ok(new)
@@ -40,15 +47,18 @@ impl Croft {
     /// Starts croftd, after [`Croft::kill`].
     pub fn start(&mut self) -> Result<()> {
         let shim = self.shim.display().to_string();
+        let init = self.shim.with_file_name("croft-init").display().to_string();
         let args = [
             ("--root", self.path("lib")),
             ("--state", "/run/croft".to_owned()),
             ("--host-state", "/run/croft-host".to_owned()),
             ("--runtime", self.stage.runtime().display().to_string()),
             ("--shim", shim),
+            ("--init", init),
             ("--cgroup", self.stage.name().to_owned()),
         ];
-        let args: Vec<&str> = args.iter().flat_map(|(option, value)| [*option, value.as_str()]).collect();
+        let mut args: Vec<&str> = args.iter().flat_map(|(option, value)| [*option, value.as_str()]).collect();
+        args.extend(self.options.iter().map(String::as_str));
         self.daemon = Some(self.stage.start_daemon(&self.croftd.display().to_string(), &args)?);
         Ok(())
     }
@@ -93,6 +103,18 @@ impl Croft {
     pub fn nothing_is_left(&self) -> Result<()> {
         ensure!(self.ok(&["ps", "--all", "--quiet"])?.is_empty(), "a container is left");
         self.ok(&["system", "check"]).map(drop)
+    }
+
+    /// Waits until a container's output has `words`.
+    pub fn wait_for_log(&self, name: &str, words: &str) -> Result<()> {
+        let deadline = Instant::now() + COMMAND_LIMIT;
+        loop {
+            let log = self.ok(&["logs", name])?;
+            if log.contains(words) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{name} did not say {words}:\n{log}");
+        }
     }
 
     /// The events, once a container has ended for the `times`th time.

@@ -20,6 +20,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "names_and_name_servers", requires: NEEDS, run: names },
         Test { name: "namespaces_of_the_host", requires: NEEDS, run: namespaces_of_the_host },
         Test { name: "namespaces_of_another_container", requires: NETWORKS, run: namespaces_of_another },
+        Test { name: "an_init_reaps_and_passes_signals_on", requires: NEEDS, run: init },
         Test { name: "images_when_they_are_wanted", requires: NEEDS, run: images },
         Test { name: "bad_options_leave_nothing", requires: NEEDS, run: bad_options_leave_nothing },
     ],
@@ -271,6 +272,36 @@ fn namespaces_of_another(host: &Host) -> Result<()> {
     let (_, gone) = croft.fails(&["start", "beside"])?;
     ensure!(gone.contains("is not there"), "{gone}");
     croft.ok(&["rm", "beside"])?;
+    croft.nothing_is_left()
+}
+
+fn init(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    for (script, status) in [("exit 7", 7), ("kill -9 $$", 137)] {
+        let output = croft.run(&["run", "--rm", "--init", "box", "sh", "-c", script])?;
+        ensure!(output.code() == status, "{script}: {output}");
+    }
+    let output = croft.run(&["run", "--rm", "--init", "box", "no-such-program"])?;
+    ensure!(output.code() == 127 && output.stderr.contains("no-such-program"), "{output}");
+    // Its own child is no process 1 and has no handler: only as such does the signal end it.
+    croft.ok(&["run", "--detach", "--name", "ends", "--init", "box", "sleep", "1000"])?;
+    ensure!(croft.ok(&["exec", "ends", "cat", "/proc/1/comm"])? == "croft-init\n");
+    croft.ok(&["kill", "--signal", "TERM", "ends"])?;
+    ensure!(croft.ok(&["wait", "ends"])? == "143\n");
+    // An orphan that ends is reaped: the kernel forgets its number.
+    let script = "(sh -c 'echo $$ > /orphan; exec sleep 0.2' &) ; while [ ! -s /orphan ] || [ -e /proc/$(cat /orphan) ]; do :; done; echo gone";
+    let seen = croft.ok(&["run", "--rm", "--init", "--ulimit", "cpu=60", "box", "sh", "-c", script])?;
+    ensure!(seen == "gone\n", "{seen}");
+    let script = "trap 'echo heard; exit 3' 37; echo ready; while :; do sleep 0.05; done";
+    croft.ok(&["run", "--detach", "--name", "hears", "--init", "box", "sh", "-c", script])?;
+    croft.wait_for_log("hears", "ready")?;
+    croft.ok(&["kill", "--signal", "37", "hears"])?;
+    ensure!(croft.ok(&["wait", "hears"])? == "3\n" && croft.ok(&["logs", "hears"])?.contains("heard"));
+    let program = croft.program.display().to_string();
+    let args = ["run", "--rm", "--interactive", "--tty", "--init", "box", "sh"];
+    let output = croft.stage.run_on_terminal(&program, &args, "tty; echo said $((6*7)); exit 5\n")?;
+    ensure!(output.code() == 5 && output.stdout.contains("said 42"), "{output}");
+    croft.ok(&["rm", "ends", "hears"])?;
     croft.nothing_is_left()
 }
 

@@ -13,6 +13,7 @@ mod crash;
 mod daemon;
 mod daemon_faults;
 mod daemon_files;
+mod daemon_health;
 mod daemon_images;
 mod daemon_networks;
 mod daemon_options;
@@ -62,6 +63,7 @@ const SUBJECTS: &[Subject] = &[
     crash::SUBJECT,
     daemon::SUBJECT,
     daemon_networks::SUBJECT,
+    daemon_health::SUBJECT,
     daemon_options::SUBJECT,
     daemon_streams::SUBJECT,
     daemon_faults::SUBJECT,

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod health;
 mod options;
 
+pub use health::{Health, HealthCheck, HealthState, Probe};
 pub use options::{Device, Host, Ipc, Pid, Seccomp, Security, SystemPaths, Ulimit};
 
 use crate::network::{Connection, Join, Publish};
@@ -90,6 +92,8 @@ pub struct Config {
     pub restart: Restart,
     /// Whether it is removed when it ends.
     pub auto_remove: bool,
+    /// How its health is looked at; as the image says without it.
+    pub health: Option<HealthCheck>,
     /// The signal that asks it to end; the image's, or SIGTERM.
     pub stop_signal: Option<String>,
     /// Seconds until it is killed when it does not end.
@@ -194,6 +198,17 @@ pub struct Limits {
     pub pids: Option<i64>,
 }
 
+/// Asks for other limits and another policy. What is not named stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Update {
+    /// Limits.
+    pub limits: Limits,
+    /// When it is started again.
+    pub restart: Option<Restart>,
+}
+
 /// A container's user namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -254,6 +269,9 @@ pub struct Container {
     /// What it has in each of its networks, whether it runs or not.
     #[serde(default)]
     pub networks: Vec<Connection>,
+    /// What its health check has found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// How often it was started again by its policy.
     #[serde(default)]
     pub restarts: u32,

@@ -32,6 +32,12 @@ pub struct Args {
     /// The program croft-shim [default: beside croftd, or in PATH]
     #[arg(long, value_name = "PATH")]
     pub shim: Option<PathBuf>,
+    /// The program croft-init, process 1 of containers that ask for one [default: beside croftd, or in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub init: Option<PathBuf>,
+    /// Seconds that croft-oci may take for one command
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    pub runtime_limit: u64,
     /// Write the log as JSON, one object a line
     #[arg(long)]
     pub log_json: bool,

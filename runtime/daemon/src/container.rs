@@ -9,10 +9,13 @@
 //!
 //! Each effect comes after the record of its intent, so that a croftd that comes back finishes or takes back what it finds.
 
+mod health;
+mod update;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use croft_api::container::{self, Exit, Restart, State};
+use croft_api::container::{self, Exit, Health, Probe, Restart, State};
 use croft_api::problem::{Kind, Problem};
 use croft_shim::client::Stream;
 use croft_shim::protocol::{self, Io, IoKind, Log, Reply, Request, WhenFull};
@@ -48,6 +51,8 @@ pub struct View {
     pub state: State,
     /// Its process.
     pub pid: Option<i32>,
+    /// What its health check has found.
+    pub health: Option<Health>,
 }
 
 type Answer<T = ()> = oneshot::Sender<Result<T, Problem>>;
@@ -67,6 +72,10 @@ pub enum Command {
     Pause(Answer),
     /// Lets it go on.
     Resume(Answer),
+    /// Gives it other limits and another policy.
+    Update(container::Update, Answer),
+    /// A run of its health check is over; the number says of which watch.
+    Probed(u32, Probe),
     /// Gives it another name.
     Rename(String, Answer),
     /// Lets it join a network, or leave one.
@@ -204,12 +213,16 @@ struct Container {
     pause: u32,
     /// How often it was started again in a row.
     in_a_row: u32,
+    /// Which watch of its health is going on, counted.
+    health_turn: u32,
+    /// Ends that watch.
+    health_watch: Option<tokio::task::AbortHandle>,
 }
 
 /// Starts the task of a container that is recorded. `state` is what it is taken for until the supervisor tells.
 pub fn own(shared: Arc<Shared>, record: Record, state: State) -> Handle {
     let (mailbox, commands) = mpsc::unbounded_channel();
-    let (view, seen) = watch::channel(View { record, state, pid: None });
+    let (view, seen) = watch::channel(View { record, state, pid: None, health: None });
     let files = Files::default();
     let container = Container {
         shared,
@@ -218,6 +231,8 @@ pub fn own(shared: Arc<Shared>, record: Record, state: State) -> Handle {
         files: Arc::clone(&files),
         pause: 0,
         in_a_row: 0,
+        health_turn: 0,
+        health_watch: None,
     };
     tokio::spawn(container.serve(commands));
     Handle { mailbox, view: seen, files }
@@ -250,6 +265,10 @@ impl Container {
                 Command::Resume(answer) => {
                     let _ = answer.send(self.freeze(State::Paused, "resume", State::Running).await);
                 }
+                Command::Update(asked, answer) => {
+                    let _ = answer.send(self.update(asked).await);
+                }
+                Command::Probed(turn, probe) => self.probed(turn, probe),
                 Command::Rename(name, answer) => {
                     let _ = answer.send(self.rename(name).await);
                 }
@@ -374,8 +393,11 @@ impl Container {
                 self.change(|record| {
                     record.started = Some(clock::now());
                     record.exit = None;
+                    // Its configuration was written with the new ones.
+                    record.limits_before = None;
                 })?;
                 self.show(State::Running, Some(pid));
+                self.watch_health(Health::default());
                 self.shared.happened("start", &record.name, None);
                 Ok(streams)
             }
@@ -425,7 +447,7 @@ impl Container {
         sent.map(drop).map_err(|failure| problem(&title, &failure))
     }
 
-    async fn freeze(&self, from: State, verb: &str, to: State) -> Result<(), Problem> {
+    async fn freeze(&mut self, from: State, verb: &str, to: State) -> Result<(), Problem> {
         let title = self.title(verb);
         let (state, pid) = (self.state(), self.view.borrow().pid);
         if state != from {
@@ -437,6 +459,10 @@ impl Container {
             .await
             .map_err(|why| Problem::new(Kind::Internal, title, why))?;
         self.show(to, pid);
+        match to {
+            State::Running => self.watch_health_again(),
+            _ => self.forget_health_watch(),
+        }
         self.shared.happened(verb, &self.record().name, None);
         Ok(())
     }
@@ -473,6 +499,7 @@ impl Container {
         self.change(|record| {
             (record.phase, record.wanted, record.volumes_go) = (Phase::Removing, Wanted::Stopped, volumes);
         })?;
+        self.forget_health_watch();
         self.shared.unmake(&self.record()).await
     }
 
@@ -489,6 +516,7 @@ impl Container {
             None => "nobody saw its status".to_owned(),
         };
         let again = wants_again(&record, exit.status, self.in_a_row);
+        self.forget_health_watch();
         // The record first: a croftd that dies here finds the container stopped, not lost.
         if let Err(problem) = self.change(|record| record.exit = Some(seen)) {
             tracing::error!(container = record.name, %problem, "the end of a container is not recorded");
@@ -549,6 +577,10 @@ impl Container {
             (Some(state), State::Created | State::Stopped) if runs => {
                 let paused = self.shared.is_paused(&record.id);
                 self.show(if paused { State::Paused } else { State::Running }, state.pid);
+                self.finish_update().await;
+                if !paused {
+                    self.watch_health_again();
+                }
                 self.shared.happened("adopt", &record.name, None);
                 if let Some(pid) = state.pid
                     && let Err(problem) = self.shared.complete(&record, pid).await
@@ -640,6 +672,7 @@ mod tests {
             wanted,
             restarts: 0,
             volumes_go: false,
+            limits_before: None,
         };
         let again =
             |restart, wanted, status, in_a_row| wants_again(&record(restart, wanted), status, in_a_row);

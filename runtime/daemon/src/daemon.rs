@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use croft_api::container::{Config, Container, Created, Ipc, NetworkMode, State, Userns};
 use croft_api::event::Event;
@@ -28,7 +29,7 @@ use crate::records::{Phase, Record, Records, Wanted};
 use crate::roots::Roots;
 use crate::supervise::{News, Place, Shim};
 use crate::volumes::{Volumes, With};
-use crate::{clock, devices, exec, names, resolv, shm, spec, users, volumes};
+use crate::{clock, devices, exec, health, names, resolv, shm, spec, users, volumes};
 
 /// What all containers share.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub struct Shared {
     root: PathBuf,
     state: PathBuf,
     runtime: PathBuf,
+    limit: Duration,
+    init: PathBuf,
     cgroup: String,
     newest_event: watch::Sender<u64>,
     /// A container has left its networks.
@@ -60,7 +63,7 @@ pub struct Shared {
 const SHORT_ID: usize = 12;
 
 /// How long the supervisor may take to say what it has.
-const FIRST_NEWS: std::time::Duration = std::time::Duration::from_secs(15);
+const FIRST_NEWS: Duration = Duration::from_secs(15);
 
 /// The daemon.
 #[derive(Debug)]
@@ -118,8 +121,10 @@ impl Shared {
     /// Its words when it fails.
     pub async fn runtime(&self, args: &[&str]) -> Result<(), String> {
         let mut command = tokio::process::Command::new(&self.runtime);
-        command.arg("--root").arg(self.state.join("oci")).args(args).stdin(Stdio::null());
-        let output = command.output().await.map_err(|e| format!("{}: {e}", self.runtime.display()))?;
+        command.arg("--root").arg(self.state.join("oci")).args(args).stdin(Stdio::null()).kill_on_drop(true);
+        let late = |_| format!("croft-oci did not end within {:?} and was killed", self.limit);
+        let output = tokio::time::timeout(self.limit, command.output()).await.map_err(late)?;
+        let output = output.map_err(|e| format!("{}: {e}", self.runtime.display()))?;
         if output.status.success() {
             return Ok(());
         }
@@ -186,6 +191,7 @@ impl Shared {
             shm: own_shm.as_deref().or(joined.shm.as_deref()),
             devices: &nodes.map_err(&invalid)?,
             kernel: self.kernel,
+            init: &self.init,
             files: &files,
             volumes: &|name| self.volumes.data(name),
             unified: self.unified,
@@ -324,6 +330,7 @@ impl Daemon {
             root: args.state.join("shim"),
             socket: args.state.join("shim.sock"),
             log: args.state.join("shim.log"),
+            limit: Duration::from_secs(args.runtime_limit),
         };
         let facts = croft_engine::facts::of_this_host()?;
         let shared = Arc::new(Shared {
@@ -342,6 +349,8 @@ impl Daemon {
             root: args.root.clone(),
             state: args.state.clone(),
             runtime: place.runtime.clone(),
+            limit: place.limit,
+            init: args.program("croft-init", args.init.as_deref()),
             cgroup: args.cgroup.clone(),
             shim: Shim::start(place, news),
             unified: facts.v1_hierarchies.is_empty(),
@@ -524,8 +533,11 @@ impl Daemon {
         }
         let id = names::id();
         let name = config.name.clone().unwrap_or_else(|| names::made_up(&id));
-        names::check(&name).map_err(|why| Problem::new(Kind::Invalid, title, why))?;
-        let anonymous = volumes::name_all(&mut config, &self.shared.roots.image(&image)?.volumes);
+        names::check(&name).map_err(|why| Problem::new(Kind::Invalid, &*title, why))?;
+        let of_image = self.shared.roots.image(&image)?;
+        config.health = health::in_force(config.health, of_image.health.as_ref())
+            .map_err(|why| Problem::new(Kind::Invalid, &*title, why))?;
+        let anonymous = volumes::name_all(&mut config, &of_image.volumes);
         let mut record = Record {
             id: id.clone(),
             name: name.clone(),
@@ -539,6 +551,7 @@ impl Daemon {
             wanted: Wanted::Stopped,
             restarts: 0,
             volumes_go: false,
+            limits_before: None,
         };
         self.shared.records.insert(&record)?;
         let made = self.make(&mut record, anonymous).await;
@@ -630,10 +643,10 @@ fn kernel() -> (u32, u32) {
 }
 
 /// How often croft's own rules and bridges are looked at: a firewall that is reloaded takes them away.
-const LOOK_AT_NETWORKS: std::time::Duration = std::time::Duration::from_secs(30);
+const LOOK_AT_NETWORKS: Duration = Duration::from_secs(30);
 
 /// How long the kernel is given to end the cables of a container that has gone.
-const CABLES_GO: std::time::Duration = std::time::Duration::from_secs(1);
+const CABLES_GO: Duration = Duration::from_secs(1);
 
 /// Puts back what of the networks somebody took away, now and then, and removes cables of containers that have gone.
 async fn mend_networks(shared: Arc<Shared>) {

@@ -27,9 +27,6 @@ const RING: u32 = 64 << 10;
 /// # Errors
 /// When what is asked makes no sense, or the program cannot be run.
 pub async fn start(shared: &Shared, container: &str, title: &str, asked: &Exec) -> Result<String, Problem> {
-    let bundle = shared.run_folder(container);
-    let process = process(&bundle, asked).map_err(|why| Problem::new(Kind::Invalid, title, why))?;
-    let file = memory_file(&process).map_err(|e| Problem::new(Kind::Internal, title, e.to_string()))?;
     let exec = names::id()[..16].to_owned();
     let kind = match (asked.terminal, asked.detach) {
         (true, _) => IoKind::Terminal,
@@ -38,16 +35,28 @@ pub async fn start(shared: &Shared, container: &str, title: &str, asked: &Exec) 
     };
     // Whoever asked attaches next, and misses nothing.
     let when_full = WhenFull::WaitForClient { promised: !asked.detach };
-    let request = Request::Exec {
-        id: container.to_owned(),
-        exec: exec.clone(),
-        io: Io { kind, ring: RING, when_full },
-        log: None,
-    };
-    match shared.shim.ask_with(request, vec![file]).await {
-        Ok(_) => Ok(exec),
-        Err(failure) => Err(problem(title, &failure)),
-    }
+    run(shared, container, title, asked, &exec, Io { kind, ring: RING, when_full }).await?;
+    Ok(exec)
+}
+
+/// Runs a further process with this id and these streams.
+///
+/// # Errors
+/// As [`start`]; [`Kind::Conflict`] when there is one with the id.
+pub async fn run(
+    shared: &Shared,
+    container: &str,
+    title: &str,
+    asked: &Exec,
+    exec: &str,
+    io: Io,
+) -> Result<(), Problem> {
+    let bundle = shared.run_folder(container);
+    let process = process(&bundle, asked).map_err(|why| Problem::new(Kind::Invalid, title, why))?;
+    let file = memory_file(&process).map_err(|e| Problem::new(Kind::Internal, title, e.to_string()))?;
+    let request = Request::Exec { id: container.to_owned(), exec: exec.to_owned(), io, log: None };
+    let done = shared.shim.ask_with(request, vec![file]).await;
+    done.map(drop).map_err(|failure| problem(title, &failure))
 }
 
 /// `process` of the container's own configuration, changed to what is asked.
@@ -152,6 +161,35 @@ pub async fn wait(shared: &Shared, container: &str, exec: String) -> Result<Exit
         Err(failure) => return Err(problem(&title, &failure)),
     };
     Ok(Exit { status: exit.status, at: clock::at(exit.at), oom: exit.oom })
+}
+
+/// Reads what a process has printed, on both its streams, until their ends.
+///
+/// # Errors
+/// When the connection breaks.
+pub async fn output(stream: Stream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    stream.set_non_blocking()?;
+    #[expect(
+        deprecated,
+        reason = "what replaces it is unsafe, and a stream keeps its descriptor for as long as it lives"
+    )]
+    let mut stream = AsyncFd::new(stream)?;
+    let mut open = 2;
+    while open > 0 {
+        let mut ready = stream.readable_mut().await?;
+        let received = ready.try_io(|stream| {
+            match stream.get_mut().receive()? {
+                Some(Frame::Data { bytes: more, .. }) => bytes.extend_from_slice(&more),
+                Some(Frame::End { .. }) => open -= 1,
+                Some(_) => {}
+                None => open = 0,
+            }
+            Ok(())
+        });
+        // Not ready after all is no end.
+        received.unwrap_or(Ok(()))?;
+    }
+    Ok(())
 }
 
 /// Passes frames on between the supervisor and a client until one of them has gone. The client is told first that its input begins at `input`.

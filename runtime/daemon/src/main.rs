@@ -10,6 +10,7 @@ mod daemon;
 mod devices;
 mod exec;
 mod files;
+mod health;
 mod ids;
 mod joins;
 mod logs;

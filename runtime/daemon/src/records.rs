@@ -8,7 +8,7 @@ mod volumes;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use croft_api::container::{Config, Exit};
+use croft_api::container::{Config, Exit, Limits};
 use croft_api::event::Event;
 use croft_api::problem::{Kind, Problem};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
@@ -65,6 +65,9 @@ pub struct Record {
     /// Whether its volumes without names go with it: meant from [`Phase::Removing`] on.
     #[serde(default)]
     pub volumes_go: bool,
+    /// Its limits before those in `config`, as long as these are not applied to it while it runs.
+    #[serde(default)]
+    pub limits_before: Option<Limits>,
 }
 
 /// How far a container is: recorded before the first effect and after the last one.
@@ -305,6 +308,7 @@ mod tests {
             wanted: Wanted::Stopped,
             restarts: 0,
             volumes_go: false,
+            limits_before: None,
         }
     }
 

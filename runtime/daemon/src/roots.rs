@@ -43,6 +43,8 @@ pub struct ImageInfo {
     pub stop_signal: Option<String>,
     /// Folders that are to be volumes.
     pub volumes: Vec<String>,
+    /// How its health is looked at, in Docker's form.
+    pub health: Option<serde_json::Value>,
 }
 
 /// What a failure of images is to whoever asked croftd for `title`.
@@ -106,13 +108,15 @@ impl Roots {
         let text = self.store.document(&digest).map_err(problem(&title))?;
         let config: Config =
             serde_json::from_slice(&text).map_err(|e| Problem::new(Kind::Internal, title, e.to_string()))?;
-        let Defaults { user, env, entrypoint, cmd, working_dir, stop_signal, volumes, .. } = config.config;
+        let Defaults { user, env, entrypoint, cmd, working_dir, stop_signal, volumes, healthcheck, .. } =
+            config.config;
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         Ok(ImageInfo {
             defaults: ImageDefaults { entrypoint, command: cmd, env, workdir: given(working_dir) },
             user: given(user),
             stop_signal: given(stop_signal),
             volumes: volumes.into_keys().collect(),
+            health: healthcheck,
         })
     }
 

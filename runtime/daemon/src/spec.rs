@@ -14,6 +14,7 @@ use crate::devices::Node;
 use crate::ids::Range;
 
 pub use check::check;
+pub use resources::limits;
 
 /// What the image says of containers made from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Found<'a> {
     pub devices: &'a [Node],
     /// The version of the kernel.
     pub kernel: (u32, u32),
+    /// The program croft-init.
+    pub init: &'a Path,
     /// Files that are croftd's, by where they are in the container: hosts, resolv.conf.
     pub files: &'a BTreeMap<String, PathBuf>,
     /// Where the folder of a volume is.
@@ -110,6 +113,9 @@ pub enum Invalid {
     },
 }
 
+/// Where croft's own init is in a container that asks for it.
+const INIT: &str = "/sbin/croft-init";
+
 /// The PATH of a container whose image has none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -165,8 +171,14 @@ fn args(config: &Config, image: &ImageDefaults) -> Result<Vec<String>, Invalid> 
     } else {
         &config.command
     };
-    let args: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
-    if args.is_empty() { Err(Invalid::NoCommand) } else { Ok(args) }
+    let mut args: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
+    if args.is_empty() {
+        return Err(Invalid::NoCommand);
+    }
+    if config.init {
+        args.insert(0, INIT.to_owned());
+    }
+    Ok(args)
 }
 
 /// Makes `process` one of `user`: root has all that its bounding set allows, others have nothing.
@@ -276,6 +288,11 @@ fn mounts(config: &Config, found: &Found<'_>) -> Result<Vec<Value>, Invalid> {
     for (target, source) in found.files {
         list.push(json!({"destination": target, "type": "bind", "source": source,
             "options": ["bind", "nosuid", "nodev", "noexec", "ro"]}));
+    }
+    if config.init {
+        // Read-only, and locked so in a user namespace: the program is every container's.
+        list.push(json!({"destination": INIT, "type": "bind", "source": found.init,
+            "options": ["bind", "ro", "nosuid", "nodev"]}));
     }
     let access = |read_only| if read_only { Access::ReadOnly } else { Access::ReadWrite };
     for mount in &config.mounts {

@@ -37,6 +37,8 @@ pub struct Place {
     pub socket: PathBuf,
     /// What it prints, appended.
     pub log: PathBuf,
+    /// How long a croft-oci may take.
+    pub limit: Duration,
 }
 
 type Answer = oneshot::Sender<Result<(Reply, Vec<OwnedFd>), Failure>>;
@@ -45,6 +47,7 @@ type Answer = oneshot::Sender<Result<(Reply, Vec<OwnedFd>), Failure>>;
 #[derive(Debug, Clone)]
 pub struct Shim {
     calls: mpsc::Sender<(Request, Vec<OwnedFd>, Answer)>,
+    limit: Duration,
 }
 
 /// What the supervisor says of itself.
@@ -60,8 +63,9 @@ impl Shim {
     /// Starts the task that owns the connection. What it hears goes to `news`.
     pub fn start(place: Place, news: mpsc::Sender<News>) -> Self {
         let (calls, asked) = mpsc::channel(64);
+        let limit = 3 * place.limit + BEGIN_LIMIT;
         tokio::spawn(keep_connected(place, asked, news));
-        Shim { calls }
+        Shim { calls, limit }
     }
 
     /// Asks.
@@ -83,6 +87,9 @@ impl Shim {
 
     /// Asks, with descriptors beside it in both directions.
     ///
+    /// The supervisor kills a croft-oci that takes too long. What even that does not end (it may wait for a disk that does not answer) holds
+    /// up nobody here: after three such limits, for one that runs and two before it in the queue, the answer is no more waited for.
+    ///
     /// # Errors
     /// As [`Shim::ask`].
     pub async fn ask_with(
@@ -92,8 +99,17 @@ impl Shim {
     ) -> Result<(Reply, Vec<OwnedFd>), Failure> {
         let (answer, answered) = oneshot::channel();
         let lost = || failure("the supervisor is not connected");
-        self.calls.send((request, fds, answer)).await.map_err(|_| lost())?;
-        answered.await.map_err(|_| lost())?
+        // How long a container runs is its own affair.
+        let is_limited = !matches!(request, Request::Wait { .. });
+        let asked = async {
+            self.calls.send((request, fds, answer)).await.map_err(|_| lost())?;
+            answered.await.map_err(|_| lost())?
+        };
+        if !is_limited {
+            return asked.await;
+        }
+        let late = |_| failure(format!("the supervisor has not answered within {:?}", self.limit));
+        tokio::time::timeout(self.limit, asked).await.map_err(late)?
     }
 }
 
@@ -160,6 +176,7 @@ fn begin(place: &Place) -> std::io::Result<()> {
     let mut command = Command::new(&place.program);
     command.arg("--root").arg(&place.root).arg("--socket").arg(&place.socket);
     command.arg("--runtime").arg(&place.runtime).arg("--runtime-root").arg(&place.runtime_root);
+    command.arg("--limit").arg(place.limit.as_secs().to_string());
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // A signal from croftd's terminal is not for it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);

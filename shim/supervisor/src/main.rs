@@ -6,6 +6,7 @@ mod man;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -46,6 +47,9 @@ struct Serve {
     /// The most croft-oci processes at a time
     #[arg(long, value_name = "N", default_value_t = 8)]
     parallel: usize,
+    /// Seconds that a croft-oci process may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
 }
 
 /// What it runs of itself.
@@ -89,6 +93,7 @@ fn run(cli: Cli) -> Result<()> {
                 runtime_root: serve.runtime_root,
                 containers: serve.containers,
                 parallel: serve.parallel,
+                limit: Duration::from_secs(serve.limit),
             };
             Ok(Supervisor::new(options)?.run()?)
         }

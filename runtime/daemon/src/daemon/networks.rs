@@ -111,7 +111,7 @@ impl Shared {
 
     /// A container as the API shows it.
     pub fn shown(&self, view: View) -> Container {
-        let View { record, state, pid } = view;
+        let View { record, state, pid, health } = view;
         let networks = self.networks.connections(&record.id);
         Container {
             addresses: networks.iter().flat_map(|network| network.addresses.clone()).collect(),
@@ -120,6 +120,7 @@ impl Shared {
             name: record.name,
             state,
             pid,
+            health,
             exit: record.exit,
             created: record.created,
             started: record.started,

@@ -30,6 +30,7 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(pause))
         .routes(routes!(unpause))
         .routes(routes!(rename))
+        .routes(routes!(update))
         .routes(routes!(wait))
 }
 
@@ -196,6 +197,17 @@ async fn rename(
 ) -> Result<(), Refusal> {
     crate::names::check(&new).map_err(|why| Problem::new(Kind::Invalid, format!("rename {name}"), why))?;
     Ok(daemon.find(&name)?.ask(|answer| Command::Rename(new, answer)).await?)
+}
+
+/// Changes a container's limits and policy. What cannot be leaves all as it was.
+#[utoipa::path(post, path = "/containers/{name}/update", params(("name" = String, Path)), request_body = wire::Update,
+    responses((status = 200), (status = 400, body = Problem), (status = 404, body = Problem)))]
+async fn update(
+    State(daemon): State<Arc<Daemon>>,
+    Path(name): Path<String>,
+    Body(asked): Body<wire::Update>,
+) -> Result<(), Refusal> {
+    Ok(daemon.find(&name)?.ask(|answer| Command::Update(asked, answer)).await?)
 }
 
 /// Waits for the end of a container. Of one that has been removed it is known for a while, by its whole id.

@@ -20,6 +20,7 @@ fn found<'a>(files: &'a BTreeMap<String, PathBuf>, joined: &'a BTreeMap<&'static
         shm: None,
         devices: &[],
         kernel: (6, 12),
+        init: Path::new("/usr/bin/croft-init"),
         files,
         volumes: &|name| Path::new("/volumes").join(name),
         unified: true,
@@ -308,4 +309,14 @@ fn what_contradicts_itself_is_refused_before_anything_is_made() {
 
 fn port() -> Vec<Publish> {
     vec![Publish { address: None, host: 80, container: 80, protocol: Protocol::Tcp }]
+}
+
+#[test]
+fn an_init_comes_before_the_program_and_cannot_be_written() {
+    let spec = with(|c| c.init = true);
+    assert_eq!(spec["process"]["args"], json!(["/sbin/croft-init", "sh"]));
+    let bound = mount(&spec, "/sbin/croft-init");
+    assert_eq!(bound["source"], "/usr/bin/croft-init");
+    assert!(bound["options"].as_array().unwrap().contains(&json!("ro")));
+    assert!(mount(&with(|_| {}), "/sbin/croft-init").is_null());
 }

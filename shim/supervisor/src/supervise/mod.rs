@@ -64,6 +64,8 @@ pub struct Options {
     pub containers: usize,
     /// The most croft-oci processes at a time.
     pub parallel: usize,
+    /// How long each of them may take.
+    pub limit: Duration,
 }
 
 /// Why a supervisor could not start or go on.
@@ -231,7 +233,7 @@ impl Supervisor {
                 Some(Token::Process(n)) => self.foreign_ready(n),
                 Some(Token::Input(n)) => self.write_input(n),
                 Some(Token::Output(n, output)) => self.read_output(n, output, Rate::Kept, 4 * READ_AT_ONCE),
-                None => {}
+                Some(Token::Operation(_)) | None => {}
             }
         }
         while std::mem::take(&mut self.look_for_ends) {
@@ -245,6 +247,7 @@ impl Supervisor {
                 }
                 Some(Reverse((_, Token::Process(n)))) => self.foreign_ready(n),
                 Some(Reverse((_, Token::Listener))) => self.accept_again(),
+                Some(Reverse((at, Token::Operation(pid)))) => self.operations.end_late(pid.cast_signed(), at),
                 _ => {}
             }
         }

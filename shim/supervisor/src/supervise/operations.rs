@@ -1,11 +1,13 @@
 //! croft-oci at work: short-lived children, a few at a time, of which the loop hears again when they have ended.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use croft_sys::proc::Proc;
 use croft_sys::{rlimit, signal, socket, tty, wait};
@@ -13,6 +15,7 @@ use croft_sys::{rlimit, signal, socket, tty, wait};
 use crate::frames::Output;
 use crate::protocol::{EventKind, Failure, FailureKind, IoKind, Reply, Status};
 use crate::supervise::process::{Ended, Identity, Process};
+use crate::supervise::token::Token;
 use crate::supervise::{Supervisor, adopt, complain, now};
 
 /// What croft-oci is run for.
@@ -103,6 +106,9 @@ impl Drop for Console {
 pub struct Operations {
     most: usize,
     running: HashMap<i32, Operation>,
+    /// Until when each of them may take, and those that took longer.
+    limits: HashMap<i32, Instant>,
+    late: HashSet<i32>,
     waiting: VecDeque<(Operation, Command)>,
     /// Children that ended before it was known whose they were.
     reaped: HashMap<i32, wait::Exit>,
@@ -112,8 +118,15 @@ pub struct Operations {
 impl Operations {
     /// None yet, and `most` at a time.
     pub fn new(most: usize) -> Self {
-        let (running, reaped) = (HashMap::new(), HashMap::new());
-        Self { most: most.max(1), running, waiting: VecDeque::new(), reaped, count: 0 }
+        Self {
+            most: most.max(1),
+            running: HashMap::new(),
+            limits: HashMap::new(),
+            late: HashSet::new(),
+            waiting: VecDeque::new(),
+            reaped: HashMap::new(),
+            count: 0,
+        }
     }
 
     /// Whether `pid` is a croft-oci of ours.
@@ -131,6 +144,15 @@ impl Operations {
     pub fn remember(&mut self, pid: i32, exit: wait::Exit) {
         if !self.running.is_empty() {
             self.reaped.insert(pid, exit);
+        }
+    }
+
+    /// Kills the croft-oci `pid`, with its hooks, whose time was over at `at`; it may have ended before that, and another one
+    /// may have its number.
+    pub fn end_late(&mut self, pid: i32, at: Instant) {
+        if self.limits.get(&pid) == Some(&at) {
+            self.late.insert(pid);
+            let _ = wait::signal_group(pid, 9);
         }
     }
 
@@ -187,6 +209,9 @@ impl Supervisor {
                     let pid = child.id() as i32;
                     self.made_by(&operation, pid);
                     self.operations.running.insert(pid, operation);
+                    let until = Instant::now() + self.options.limit;
+                    self.operations.limits.insert(pid, until);
+                    self.timers.push(Reverse((until, Token::Operation(pid.cast_unsigned()))));
                 }
                 Err(error) => {
                     let why = format!("run {}: {error}", self.options.runtime.display());
@@ -211,6 +236,8 @@ impl Supervisor {
     /// A croft-oci has ended.
     pub(super) fn operation_ended(&mut self, pid: i32, exit: wait::Exit) {
         let Some(operation) = self.operations.running.remove(&pid) else { return };
+        self.operations.limits.remove(&pid);
+        let was_late = self.operations.late.remove(&pid);
         match exit {
             wait::Exit::Code(0) => self.succeeded(operation),
             wait::Exit::Code(code) => {
@@ -222,7 +249,11 @@ impl Supervisor {
                 if let Some(process) = self.processes.get_mut(&operation.process) {
                     process.torn = true;
                 }
-                self.failed(operation, FailureKind::Runtime, format!("signal {signal} killed it"));
+                let why = match was_late {
+                    true => format!("croft-oci did not end within {:?} and was killed", self.options.limit),
+                    false => format!("signal {signal} killed it"),
+                };
+                self.failed(operation, FailureKind::Runtime, why);
             }
         }
         if self.operations.running.is_empty() {

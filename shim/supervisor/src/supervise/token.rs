@@ -21,6 +21,8 @@ pub enum Token {
     Input(u32),
     /// An output stream of a process.
     Output(u32, Output),
+    /// A croft-oci at work, by its pid.
+    Operation(u32),
 }
 
 impl Token {
@@ -36,6 +38,7 @@ impl Token {
             Token::Input(n) => (6, n),
             Token::Output(n, Output::Stdout) => (7, n),
             Token::Output(n, Output::Stderr) => (8, n),
+            Token::Operation(n) => (9, n),
         };
         kind << 32 | u64::from(which)
     }
@@ -53,6 +56,7 @@ impl Token {
             6 => Token::Input(which),
             7 => Token::Output(which, Output::Stdout),
             8 => Token::Output(which, Output::Stderr),
+            9 => Token::Operation(which),
             _ => return None,
         })
     }
