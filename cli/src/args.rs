@@ -6,6 +6,7 @@ mod network;
 mod options;
 mod update;
 mod volume;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ pub use network::{ConnectArgs, NetworkArgs, NetworkCommand, NetworkCreateArgs};
 pub use options::{HealthArgs, LimitArgs, OptionArgs, PullWhen};
 pub use update::UpdateArgs;
 pub use volume::VolumeCommand;
+pub use watch::{StatsArgs, TopArgs};
 
 /// Containers, made and looked after by croftd.
 #[derive(Debug, Parser)]
@@ -93,6 +95,10 @@ pub enum Command {
     Commit(CommitArgs),
     /// Write all files of a container as a tar archive
     Export(ExportArgs),
+    /// Print what containers use
+    Stats(StatsArgs),
+    /// Watch all containers on a screen, or list the processes of one
+    Top(TopArgs),
     /// Print what happens
     Events(EventsArgs),
     /// Images

@@ -10,12 +10,17 @@ pub fn list<T: Serialize>(format: Format, values: &[T], head: &[&str], row: impl
     if format == Format::Json {
         return json(&values);
     }
+    println!("{}", table(values, head, row));
+}
+
+/// A table with `head` and a row for each of `values`.
+pub fn table<T>(values: &[T], head: &[&str], row: impl Fn(&T) -> Vec<String>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head.iter().copied());
     values.iter().for_each(|value| {
         table.add_row(row(value));
     });
-    println!("{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints `value` as JSON.
@@ -44,16 +49,24 @@ pub fn short(id: &str) -> String {
     id.strip_prefix("sha256:").unwrap_or(id).chars().take(12).collect()
 }
 
-/// Bytes for people.
+/// Bytes for people, in steps of 1000: what is stored and sent.
 pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    in_steps(bytes, 1000.0, ["B", "kB", "MB", "GB", "TB"])
+}
+
+/// Bytes for people, in steps of 1024: memory.
+pub fn binary(bytes: u64) -> String {
+    in_steps(bytes, 1024.0, ["B", "KiB", "MiB", "GiB", "TiB"])
+}
+
+fn in_steps(bytes: u64, step: f64, units: [&str; 5]) -> String {
     let mut value = bytes as f64;
     let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
+    while value >= step && unit + 1 < units.len() {
+        value /= step;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
 #[cfg(test)]
@@ -62,6 +75,7 @@ mod tests {
     fn sizes_are_short() {
         assert_eq!(super::size(999), "999 B");
         assert_eq!(super::size(1_234_567), "1.2 MB");
+        assert_eq!(super::binary(32 << 20), "32.0 MiB");
         assert_eq!(super::short("sha256:0123456789abcdef"), "0123456789ab");
     }
 }

@@ -10,6 +10,9 @@ mod patience;
 mod progress;
 mod system;
 mod update;
+mod stats;
+mod system;
+mod top;
 mod volumes;
 
 use croft_api::client::{Client, Error};
@@ -104,6 +107,8 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Diff { container } => files::diff(&client, container, format).await,
         Command::Commit(args) => files::commit(&client, args, format).await,
         Command::Export(args) => files::export(&client, args).await,
+        Command::Stats(args) => stats::run(&client, args, format).await,
+        Command::Top(args) => top::run(&client, args, format).await,
         Command::Events(args) => system::events(&client, args, format).await,
         Command::Image(command) => images::run(&client, command, format).await,
         Command::Network(command) => networks::run(&client, command, format).await,

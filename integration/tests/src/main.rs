@@ -19,6 +19,7 @@ mod daemon_networks;
 mod daemon_options;
 mod daemon_streams;
 mod daemon_volumes;
+mod daemon_watch;
 mod exec;
 mod faults;
 mod hooks;
@@ -70,6 +71,7 @@ const SUBJECTS: &[Subject] = &[
     daemon_files::SUBJECT,
     daemon_images::SUBJECT,
     daemon_volumes::SUBJECT,
+    daemon_watch::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,
     callers_containerd::SUBJECT,

@@ -360,20 +360,3 @@ pub struct LogLine {
     /// The line, with its end if it had one.
     pub log: String,
 }
-
-/// Counters of a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct Stats {
-    /// Its name.
-    pub name: String,
-    /// Nanoseconds of processor time.
-    pub cpu_ns: u64,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Its memory limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_limit: Option<u64>,
-    /// Processes.
-    pub pids: u64,
-}

@@ -52,6 +52,8 @@ pub struct Shared {
     limit: Duration,
     init: PathBuf,
     cgroup: String,
+    /// How long the API takes.
+    pub latency: crate::metrics::Latency,
     newest_event: watch::Sender<u64>,
     /// A container has left its networks.
     left: Notify,
@@ -113,6 +115,21 @@ impl Shared {
             }
             Err(problem) => tracing::error!(%problem, object, name, "{action}: the event is lost"),
         }
+    }
+
+    /// A reader of the containers' numbers.
+    ///
+    /// # Errors
+    /// When the host's control groups cannot be looked at.
+    pub fn counters(&self) -> Result<croft_engine::counters::Reader, Problem> {
+        let root = croft_engine::state::StateRoot::new(self.state.join("oci"));
+        croft_engine::counters::Reader::new(root)
+            .map_err(|e| Problem::new(Kind::Internal, "read the control groups", error_chain(&e)))
+    }
+
+    /// The group that all containers' groups are in, in every hierarchy.
+    pub fn group(&self) -> &str {
+        &self.cgroup
     }
 
     /// Runs a verb of croft-oci that clones nothing and is over at once.
@@ -301,6 +318,17 @@ impl Shared {
     }
 }
 
+/// An error with its causes, as one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// Runs what waits for the disk or the kernel where it holds up nothing else.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
@@ -353,6 +381,7 @@ impl Daemon {
             init: args.program("croft-init", args.init.as_deref()),
             cgroup: args.cgroup.clone(),
             shim: Shim::start(place, news),
+            latency: crate::metrics::Latency::default(),
             unified: facts.v1_hierarchies.is_empty(),
             kernel: kernel(),
             containers: RwLock::default(),
@@ -467,7 +496,7 @@ impl Daemon {
     }
 
     /// What the containers are that have not been removed.
-    fn views(&self) -> Vec<View> {
+    pub fn views(&self) -> Vec<View> {
         self.read().values().filter(|handle| !handle.is_gone()).map(Handle::view).collect()
     }
 

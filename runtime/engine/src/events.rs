@@ -147,7 +147,7 @@ fn read(id: &str, groups: &Groups, host: &CgroupHost) -> Result<Event> {
     Ok(Event { kind: EventKind::Stats, id: id.to_owned(), data: Some(Box::new(stats)) })
 }
 
-fn malformed(error: croft_plan::cgroup::stats::ReadError<croft_sys::Error>) -> Error {
+pub(crate) fn malformed(error: croft_plan::cgroup::stats::ReadError<croft_sys::Error>) -> Error {
     let mut text = error.to_string();
     if let Some(source) = std::error::Error::source(&error) {
         text = format!("{text}: {source}");

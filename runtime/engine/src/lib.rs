@@ -3,6 +3,7 @@
 //! Start with `create`; the container's side is `init`.
 
 mod apply;
+pub mod counters;
 pub mod create;
 pub mod delete;
 mod device_filter;

@@ -6,6 +6,8 @@ mod files;
 mod images;
 mod lines;
 mod networks;
+mod metrics;
+mod stats;
 mod streams;
 mod system;
 mod volumes;
@@ -25,6 +27,7 @@ use croft_api::container::LogLine;
 use croft_api::event::Event;
 use croft_api::image::Progress;
 use croft_api::problem::{Kind, Problem};
+use croft_api::stats::Stats;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use utoipa::OpenApi;
@@ -43,6 +46,8 @@ fn parts() -> OpenApiRouter<Arc<Daemon>> {
         .merge(images::router())
         .merge(networks::router())
         .merge(volumes::router())
+        .merge(stats::router())
+        .merge(metrics::router())
 }
 
 /// The API.
@@ -50,6 +55,7 @@ pub fn router(daemon: Arc<Daemon>, administrators: Administrators) -> Router {
     let v1 = Router::from(parts())
         .route("/openapi.json", get(openapi))
         .fallback(nothing)
+        .layer(middleware::from_fn_with_state(Arc::clone(&daemon), metrics::time))
         .layer(middleware::from_fn_with_state(administrators, admit))
         .with_state(daemon);
     Router::new().nest(&format!("/{}", croft_api::VERSION), v1).fallback(nothing)
@@ -135,7 +141,7 @@ async fn nothing(request: Request) -> Refusal {
         description = "Containers from images, supervised.",
         license(name = "Apache-2.0")
     ),
-    components(schemas(Problem, LogLine, Event, Progress))
+    components(schemas(Problem, LogLine, Event, Progress, Stats))
 )]
 struct Document;
 
