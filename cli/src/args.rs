@@ -33,6 +33,9 @@ pub struct Cli {
     /// How answers are written
     #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
     pub format: Format,
+    /// Print ids or names only where something is listed, and nothing where something is done
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
@@ -138,6 +141,12 @@ pub enum Command {
     /// As image load
     #[command(hide = true)]
     Load(LoadArgs),
+    /// Print what makes a shell complete croft's commands and the names of what there is
+    Completion {
+        /// The shell
+        #[arg(value_parser = ["bash", "zsh", "fish"])]
+        shell: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -169,7 +178,7 @@ pub struct ExecArgs {
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
     /// The container's name or id
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = crate::complete::containers())]
     pub name: String,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -182,7 +191,7 @@ pub struct AttachArgs {
     #[arg(long)]
     pub no_stdin: bool,
     /// The container's name or id
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = crate::complete::containers())]
     pub name: String,
 }
 
@@ -261,6 +270,7 @@ pub struct CreateArgs {
     #[command(flatten)]
     pub options: OptionArgs,
     /// The image
+    #[arg(add = crate::complete::images())]
     pub image: String,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -270,7 +280,7 @@ pub struct CreateArgs {
 #[derive(Debug, Args)]
 pub struct NamesArgs {
     /// The containers' names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(required = true, value_name = "CONTAINER", add = crate::complete::containers())]
     pub names: Vec<String>,
 }
 
@@ -280,7 +290,7 @@ pub struct StopArgs {
     #[arg(short = 't', long, value_name = "SECONDS")]
     pub time: Option<u32>,
     /// The containers' names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(required = true, value_name = "CONTAINER", add = crate::complete::containers())]
     pub names: Vec<String>,
 }
 
@@ -290,7 +300,7 @@ pub struct KillArgs {
     #[arg(short, long, default_value = "KILL")]
     pub signal: String,
     /// The containers' names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(required = true, value_name = "CONTAINER", add = crate::complete::containers())]
     pub names: Vec<String>,
 }
 
@@ -303,13 +313,14 @@ pub struct RmArgs {
     #[arg(short, long)]
     pub volumes: bool,
     /// The containers' names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(required = true, value_name = "CONTAINER", add = crate::complete::containers())]
     pub names: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub struct RenameArgs {
     /// The container's name or id
+    #[arg(add = crate::complete::containers())]
     pub container: String,
     /// Its new name
     pub name: String,
@@ -320,13 +331,27 @@ pub struct PsArgs {
     /// Those too that do not run
     #[arg(short, long)]
     pub all: bool,
-    /// Ids only
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[arg(help = "Those only that are so: status=, name=, id=, label=, network=", short, long, value_name = "KEY=VALUE", value_parser = crate::filter::parse)]
+    pub filter: Vec<crate::filter::Filter>,
+    /// The newest so many, whether they run or not
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    pub last: Option<usize>,
+    /// Print ids and commands in full
+    #[arg(long)]
+    pub no_trunc: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct LogsArgs {
+    /// Of the lines that are there, the last so many; all
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all", value_parser = crate::config::tail)]
+    pub tail: crate::config::Tail,
+    /// Lines of this time and later: 2026-11-21T10:00:00Z, or 10m ago
+    #[arg(long, value_name = "TIME", value_parser = crate::config::time)]
+    pub since: Option<jiff::Timestamp>,
+    /// Lines of this time and earlier
+    #[arg(long, value_name = "TIME", value_parser = crate::config::time)]
+    pub until: Option<jiff::Timestamp>,
     /// Go on with what comes, until its end
     #[arg(short, long)]
     pub follow: bool,
@@ -334,7 +359,7 @@ pub struct LogsArgs {
     #[arg(short, long)]
     pub timestamps: bool,
     /// The container's name or id
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = crate::complete::containers())]
     pub name: String,
 }
 

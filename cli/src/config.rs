@@ -34,6 +34,47 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// How many lines of a log are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// Every one.
+    All,
+    /// The last.
+    Last(u64),
+}
+
+/// A number of lines, or `all`.
+///
+/// # Errors
+/// In words.
+pub fn tail(text: &str) -> Result<Tail, String> {
+    match text {
+        "all" => Ok(Tail::All),
+        number => {
+            number.parse().map(Tail::Last).map_err(|_| format!("{text:?} is no number of lines: 10, all"))
+        }
+    }
+}
+
+/// A time: RFC 3339, a date, seconds since 1970, or how long ago.
+///
+/// # Errors
+/// In words.
+pub fn time(text: &str) -> Result<jiff::Timestamp, String> {
+    let wrong = || format!("{text:?} is no time: 2026-11-21T10:00:00Z, 2026-11-21, 1795258800, 10m");
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    if let Ok(seconds) = text.parse() {
+        return jiff::Timestamp::from_second(seconds).map_err(|_| wrong());
+    }
+    if let Ok(date) = text.parse::<jiff::civil::DateTime>() {
+        return date.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp()).map_err(|_| wrong());
+    }
+    let ago: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    jiff::Timestamp::now().checked_sub(ago).map_err(|_| wrong())
+}
+
 /// A port of the host that leads into a container: `[ADDRESS:]HOST:CONTAINER[/tcp|/udp]`.
 ///
 /// # Errors

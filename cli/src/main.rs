@@ -2,7 +2,9 @@
 
 mod args;
 mod commands;
+mod complete;
 mod config;
+mod filter;
 #[cfg(test)]
 mod man;
 mod network;
@@ -10,7 +12,7 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::Cli;
 
@@ -18,6 +20,8 @@ use args::Cli;
 const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
+    // A shell that asks what could follow gets its answer here, and nothing else is done.
+    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -23,6 +23,35 @@ pub fn table<T>(values: &[T], head: &[&str], row: impl Fn(&T) -> Vec<String>) ->
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
+/// How much of an answer is printed, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// How.
+    pub format: Format,
+    /// Whether ids only are printed of what is listed, and nothing of what is done.
+    pub quiet: bool,
+}
+
+impl Shown {
+    /// Prints what was done: `value` as JSON, or `text` for people.
+    pub fn done<T: Serialize>(self, value: &T, text: &str) {
+        match (self.quiet, self.format) {
+            (true, _) => {}
+            (false, Format::Json) => json(value),
+            (false, Format::Table) => println!("{text}"),
+        }
+    }
+
+    /// The same for one of several: JSON in one line.
+    pub fn each<T: Serialize>(self, value: &T, text: &str) {
+        match (self.quiet, self.format) {
+            (true, _) => {}
+            (false, Format::Json) => println!("{}", serde_json::to_string(value).unwrap_or_default()),
+            (false, Format::Table) => println!("{text}"),
+        }
+    }
+}
+
 /// Prints `value` as JSON.
 pub fn json<T: Serialize + ?Sized>(value: &T) {
     println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());

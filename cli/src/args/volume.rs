@@ -16,11 +16,7 @@ pub enum VolumeCommand {
     },
     /// List volumes
     #[command(visible_alias = "list")]
-    Ls {
-        /// Names only
-        #[arg(short, long)]
-        quiet: bool,
-    },
+    Ls,
     /// Print all that is known of volumes, as JSON
     Inspect {
         /// Their names

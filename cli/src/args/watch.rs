@@ -15,7 +15,7 @@ pub struct StatsArgs {
     #[arg(help = "Seconds between two looks", long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub interval: Duration,
     /// The containers' names or ids; all that run without any
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = crate::complete::containers())]
     pub names: Vec<String>,
 }
 
@@ -24,7 +24,7 @@ pub struct TopArgs {
     #[arg(help = "Seconds between two looks", short = 'd', long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub interval: Duration,
     /// The container whose processes are listed; a screen with all containers without it
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = crate::complete::containers())]
     pub name: Option<String>,
 }
 

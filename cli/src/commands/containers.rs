@@ -14,7 +14,10 @@ use super::attached::{self, Ended, Wanted};
 use super::patience::{Contact, patiently};
 use super::{Failed, part, report};
 use crate::args::{AttachArgs, CreateArgs, ExecArgs, Format, LogsArgs, PsArgs, PullWhen, RmArgs, RunArgs};
-use crate::{config, output};
+use crate::config;
+use crate::config::Tail;
+use crate::filter::{self, Filter};
+use crate::output::{self, Shown};
 
 /// The status of a container whose end nobody saw.
 const UNSEEN: u8 = 255;
@@ -23,8 +26,8 @@ const UNSEEN: u8 = 255;
 ///
 /// # Errors
 /// When the container cannot be made or started.
-pub async fn run(client: &Client, args: &RunArgs) -> Result<u8, Failed> {
-    let created = make(client, &args.create).await?;
+pub async fn run(client: &Client, args: &RunArgs, shown: Shown) -> Result<u8, Failed> {
+    let created = make(client, &args.create, shown).await?;
     let name = part(&created.id);
     // Asked before the start: one that is removed at its end is not missed.
     let waiting = tokio::spawn({
@@ -49,7 +52,7 @@ pub async fn run(client: &Client, args: &RunArgs) -> Result<u8, Failed> {
         }
     };
     let Some(attached) = attached else {
-        println!("{}", created.id);
+        shown.done(&created, &created.id);
         return Ok(0);
     };
     if attached.stay(client).await? == Ended::User {
@@ -69,19 +72,19 @@ fn status_of(exit: &Exit) -> u8 {
     exit.status.map_or(UNSEEN, |status| u8::try_from(status).unwrap_or(UNSEEN))
 }
 
-async fn make(client: &Client, args: &CreateArgs) -> Result<Created, Failed> {
+async fn make(client: &Client, args: &CreateArgs, shown: Shown) -> Result<Created, Failed> {
     let config = config::of(args)?;
     // Before anything is made: another container's id is not written over.
     let cidfile = args.options.cidfile.as_deref().map(CidFile::open).transpose()?;
     if args.options.pull == PullWhen::Always {
-        super::images::pull(client, &config.image, config.platform.as_deref()).await?;
+        super::images::pull(client, &config.image, config.platform.as_deref(), shown.quiet).await?;
     }
     let created = client.post::<_, Created>("/containers", &config).await;
     let missing =
         |error: &Error| matches!(error, Error::Refused(problem) if problem.title.starts_with("image "));
     let created = match created {
         Err(error) if missing(&error) && args.options.pull == PullWhen::Missing => {
-            super::images::pull(client, &config.image, config.platform.as_deref()).await?;
+            super::images::pull(client, &config.image, config.platform.as_deref(), shown.quiet).await?;
             client.post("/containers", &config).await
         }
         other => other,
@@ -130,8 +133,9 @@ impl Drop for CidFile<'_> {
 ///
 /// # Errors
 /// When the container cannot be made.
-pub async fn create(client: &Client, args: &CreateArgs) -> Result<u8, Failed> {
-    println!("{}", make(client, args).await?.id);
+pub async fn create(client: &Client, args: &CreateArgs, shown: Shown) -> Result<u8, Failed> {
+    let created = make(client, args, shown).await?;
+    shown.done(&created, &created.id);
     Ok(0)
 }
 
@@ -139,11 +143,11 @@ pub async fn create(client: &Client, args: &CreateArgs) -> Result<u8, Failed> {
 ///
 /// # Errors
 /// For the last that failed; the others are done.
-pub async fn each(client: &Client, names: &[String], verb: &str) -> Result<u8, Failed> {
+pub async fn each(client: &Client, names: &[String], verb: &str, shown: Shown) -> Result<u8, Failed> {
     let mut failed = None;
     for name in names {
         let path = format!("/containers/{}/{verb}", part(name));
-        report(client.post::<(), ()>(&path, &()).await, name, &mut failed);
+        report(client.post::<(), ()>(&path, &()).await, name, shown, &mut failed);
     }
     failed.map_or(Ok(0), Err)
 }
@@ -152,11 +156,11 @@ pub async fn each(client: &Client, names: &[String], verb: &str) -> Result<u8, F
 ///
 /// # Errors
 /// As [`each`].
-pub async fn remove(client: &Client, args: &RmArgs) -> Result<u8, Failed> {
+pub async fn remove(client: &Client, args: &RmArgs, shown: Shown) -> Result<u8, Failed> {
     let mut failed = None;
     for name in &args.names {
         let path = format!("/containers/{}?force={}&volumes={}", part(name), args.force, args.volumes);
-        report(client.delete(&path).await, name, &mut failed);
+        report(client.delete(&path).await, name, shown, &mut failed);
     }
     failed.map_or(Ok(0), Err)
 }
@@ -231,10 +235,11 @@ pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
 ///
 /// # Errors
 /// When one is not there.
-pub async fn wait(client: &Client, names: &[String]) -> Result<u8, Failed> {
+pub async fn wait(client: &Client, names: &[String], shown: Shown) -> Result<u8, Failed> {
     for name in names {
         let exit = end_of(client, &format!("/containers/{}/wait", part(name)), Contact::None).await?;
-        println!("{}", exit.status.map_or("unknown".to_owned(), |status| status.to_string()));
+        let text = exit.status.map_or("unknown".to_owned(), |status| status.to_string());
+        shown.each(&serde_json::json!({ "name": name, "exit": exit }), &text);
     }
     Ok(0)
 }
@@ -243,18 +248,25 @@ pub async fn wait(client: &Client, names: &[String]) -> Result<u8, Failed> {
 ///
 /// # Errors
 /// When croftd does not answer.
-pub async fn list(client: &Client, args: &PsArgs, format: Format) -> Result<u8, Failed> {
-    let containers: Vec<Container> = client.get(&format!("/containers?all={}", args.all)).await?;
-    if args.quiet {
+pub async fn list(client: &Client, args: &PsArgs, shown: Shown) -> Result<u8, Failed> {
+    // Who asks for a state, or for the newest, means those too that do not run.
+    let by_state = args.filter.iter().any(|filter| matches!(filter, Filter::Status(_)));
+    let all = args.all || args.last.is_some() || by_state;
+    let mut containers: Vec<Container> = client.get(&format!("/containers?all={all}")).await?;
+    filter::keep(&mut containers, &args.filter);
+    if let Some(last) = args.last {
+        containers.drain(..containers.len().saturating_sub(last));
+    }
+    if shown.quiet {
         containers.iter().for_each(|container| println!("{}", container.id));
         return Ok(0);
     }
     let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "ADDRESSES", "PORTS", "NAME"];
-    output::list(format, &containers, &head, |container| {
+    output::list(shown.format, &containers, &head, |container| {
         vec![
-            output::short(&container.id),
+            if args.no_trunc { container.id.clone() } else { output::short(&container.id) },
             container.config.image.clone(),
-            container.config.command.join(" "),
+            command(container, args.no_trunc),
             container.created.chars().take(19).collect(),
             status(container),
             addresses(container),
@@ -286,6 +298,17 @@ fn ports(publish: &[Publish]) -> String {
         }
     };
     publish.iter().map(port).collect::<Vec<_>>().join(", ")
+}
+
+/// How much of a command is printed.
+const COMMAND_LENGTH: usize = 30;
+
+fn command(container: &Container, full: bool) -> String {
+    let text = container.config.command.join(" ");
+    if full || text.chars().count() <= COMMAND_LENGTH {
+        return text;
+    }
+    text.chars().take(COMMAND_LENGTH - 1).chain(['…']).collect()
 }
 
 fn status(container: &Container) -> String {
@@ -321,15 +344,36 @@ pub async fn inspect(client: &Client, names: &[String]) -> Result<u8, Failed> {
 ///
 /// # Errors
 /// When it is not there.
-pub async fn logs(client: &Client, args: &LogsArgs) -> Result<u8, Failed> {
-    follow(client, &part(&args.name), args.timestamps, args.follow).await?;
+pub async fn logs(client: &Client, args: &LogsArgs, shown: Shown) -> Result<u8, Failed> {
+    let mut query = format!("follow={}", args.follow);
+    if let Tail::Last(lines) = args.tail {
+        query += &format!("&tail={lines}");
+    }
+    for (name, time) in [("since", args.since), ("until", args.until)] {
+        query += &time.map(|time| format!("&{name}={time}")).unwrap_or_default();
+    }
+    follow(client, &part(&args.name), &query, args.timestamps, shown.format).await?;
     Ok(0)
 }
 
-async fn follow(client: &Client, name: &str, timestamps: bool, follow: bool) -> Result<(), Failed> {
-    let path = format!("/containers/{name}/logs?follow={follow}");
+async fn follow(
+    client: &Client,
+    name: &str,
+    query: &str,
+    timestamps: bool,
+    format: Format,
+) -> Result<(), Failed> {
+    let path = format!("/containers/{name}/logs?{query}");
     let mut lines = client.lines(Method::GET, &path, None::<&()>).await?;
-    while let Some(LogLine { time, stream, log }) = lines.next().await? {
+    while let Some(line) = lines.next::<LogLine>().await? {
+        if format == Format::Json {
+            let text = serde_json::to_string(&line).unwrap_or_default() + "\n";
+            if std::io::stdout().write_all(text.as_bytes()).is_err() {
+                break;
+            }
+            continue;
+        }
+        let LogLine { time, stream, log } = line;
         let text = if timestamps { format!("{time} {log}") } else { log };
         let written = match stream.as_str() {
             "stderr" => std::io::stderr().write_all(text.as_bytes()),

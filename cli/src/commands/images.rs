@@ -14,13 +14,14 @@ use super::{Failed, archive, part, report};
 use crate::args::{
     Format, ImageCommand, LoadArgs, LoginArgs, LogoutArgs, PullArgs, RmiArgs, SaveArgs, TagArgs, TransferArgs,
 };
-use crate::output;
+use crate::output::{self, Shown};
 
 /// Does what is asked.
 ///
 /// # Errors
 /// When it cannot be done.
-pub async fn run(client: &Client, command: &ImageCommand, format: Format) -> Result<u8, Failed> {
+pub async fn run(client: &Client, command: &ImageCommand, all_as: Shown) -> Result<u8, Failed> {
+    let format = all_as.format;
     match command {
         ImageCommand::Pull(args) => return get(client, args, format).await,
         ImageCommand::Push(args) => return push(client, args, format).await,
@@ -52,7 +53,7 @@ pub async fn run(client: &Client, command: &ImageCommand, format: Format) -> Res
             let work = client.post::<_, Image>("/images/build-rootfs", &asked);
             shown(&progress::wait(&format!("making {name} with mmdebstrap"), work).await?, format);
         }
-        ImageCommand::Rm(args) => return remove(client, args).await,
+        ImageCommand::Rm(args) => return remove(client, args, all_as).await,
         ImageCommand::Prune { all, force } => prune(client, *all, *force, format).await?,
     }
     Ok(0)
@@ -82,9 +83,14 @@ pub async fn get(client: &Client, args: &PullArgs, format: Format) -> Result<u8,
 ///
 /// # Errors
 /// When the registry does not give it.
-pub async fn pull(client: &Client, image: &str, platform: Option<&str>) -> Result<Image, Failed> {
+pub async fn pull(
+    client: &Client,
+    image: &str,
+    platform: Option<&str>,
+    quiet: bool,
+) -> Result<Image, Failed> {
     let asked = Pull { image: image.to_owned(), platform: platform.map(str::to_owned) };
-    progress::follow(client, "/images/pull", &asked, &format!("pull {image}"), Show::of(false)).await
+    progress::follow(client, "/images/pull", &asked, &format!("pull {image}"), Show::of(quiet)).await
 }
 
 /// `push`.
@@ -192,10 +198,10 @@ pub async fn load(client: &Client, args: &LoadArgs, format: Format) -> Result<u8
 ///
 /// # Errors
 /// For the last that failed; the others are done.
-pub async fn remove(client: &Client, args: &RmiArgs) -> Result<u8, Failed> {
+pub async fn remove(client: &Client, args: &RmiArgs, shown: Shown) -> Result<u8, Failed> {
     let mut failed = None;
     for name in &args.names {
-        report(client.delete(&format!("/images/{}", part(name))).await, name, &mut failed);
+        report(client.delete(&format!("/images/{}", part(name))).await, name, shown, &mut failed);
     }
     failed.map_or(Ok(0), Err)
 }

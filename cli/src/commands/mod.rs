@@ -8,11 +8,10 @@ mod images;
 mod networks;
 mod patience;
 mod progress;
-mod system;
-mod update;
 mod stats;
 mod system;
 mod top;
+mod update;
 mod volumes;
 
 use croft_api::client::{Client, Error};
@@ -20,6 +19,7 @@ use croft_api::problem::Kind;
 
 use crate::FAILED;
 use crate::args::{Cli, Command};
+use crate::output::Shown;
 
 /// Why a command failed, for people, with the status for programs.
 #[derive(Debug)]
@@ -83,47 +83,65 @@ fn cannot_run(detail: &str) -> u8 {
 pub async fn run(cli: &Cli) -> Result<u8, Failed> {
     let client = Client::new(&cli.socket);
     let format = cli.format;
+    let shown = Shown { format, quiet: cli.quiet };
     match &cli.command {
-        Command::Run(args) => containers::run(&client, args).await,
-        Command::Create(args) => containers::create(&client, args).await,
+        Command::Run(args) => containers::run(&client, args, shown).await,
+        Command::Create(args) => containers::create(&client, args, shown).await,
         Command::Exec(args) => containers::exec(&client, args).await,
         Command::Attach(args) => containers::attach(&client, args).await,
-        Command::Start(args) => containers::each(&client, &args.names, "start").await,
-        Command::Stop(args) => containers::each(&client, &args.names, &timed("stop", args.time)).await,
-        Command::Restart(args) => containers::each(&client, &args.names, &timed("restart", args.time)).await,
-        Command::Kill(args) => {
-            containers::each(&client, &args.names, &format!("kill?signal={}", part(&args.signal))).await
+        Command::Start(args) => containers::each(&client, &args.names, "start", shown).await,
+        Command::Stop(args) => containers::each(&client, &args.names, &timed("stop", args.time), shown).await,
+        Command::Restart(args) => {
+            containers::each(&client, &args.names, &timed("restart", args.time), shown).await
         }
-        Command::Rm(args) => containers::remove(&client, args).await,
-        Command::Pause(args) => containers::each(&client, &args.names, "pause").await,
-        Command::Unpause(args) => containers::each(&client, &args.names, "unpause").await,
-        Command::Update(args) => update::run(&client, args).await,
+        Command::Kill(args) => {
+            containers::each(&client, &args.names, &format!("kill?signal={}", part(&args.signal)), shown)
+                .await
+        }
+        Command::Rm(args) => containers::remove(&client, args, shown).await,
+        Command::Pause(args) => containers::each(&client, &args.names, "pause", shown).await,
+        Command::Unpause(args) => containers::each(&client, &args.names, "unpause", shown).await,
+        Command::Update(args) => update::run(&client, args, shown).await,
         Command::Rename(args) => containers::rename(&client, &args.container, &args.name).await,
-        Command::Wait(args) => containers::wait(&client, &args.names).await,
-        Command::Ps(args) => containers::list(&client, args, format).await,
+        Command::Wait(args) => containers::wait(&client, &args.names, shown).await,
+        Command::Ps(args) => containers::list(&client, args, shown).await,
         Command::Inspect(args) => containers::inspect(&client, &args.names).await,
-        Command::Logs(args) => containers::logs(&client, args).await,
+        Command::Logs(args) => containers::logs(&client, args, shown).await,
         Command::Cp(args) => files::copy(&client, args).await,
         Command::Diff { container } => files::diff(&client, container, format).await,
         Command::Commit(args) => files::commit(&client, args, format).await,
         Command::Export(args) => files::export(&client, args).await,
-        Command::Stats(args) => stats::run(&client, args, format).await,
-        Command::Top(args) => top::run(&client, args, format).await,
+        Command::Stats(args) => stats::run(&client, args, shown).await,
+        Command::Top(args) => top::run(&client, args, shown).await,
         Command::Events(args) => system::events(&client, args, format).await,
-        Command::Image(command) => images::run(&client, command, format).await,
-        Command::Network(command) => networks::run(&client, command, format).await,
+        Command::Image(command) => images::run(&client, command, shown).await,
+        Command::Network(command) => networks::run(&client, command, shown).await,
         Command::Login(args) => images::log_in(&client, args).await,
         Command::Logout(args) => images::log_out(&client, args).await,
         Command::Pull(args) => images::get(&client, args, format).await,
         Command::Push(args) => images::push(&client, args, format).await,
         Command::Images(args) => images::list(&client, args.quiet, format).await,
-        Command::Rmi(args) => images::remove(&client, args).await,
+        Command::Rmi(args) => images::remove(&client, args, shown).await,
         Command::Tag(args) => images::tag(&client, args).await,
         Command::Save(args) => images::save(&client, args).await,
         Command::Load(args) => images::load(&client, args, format).await,
-        Command::Volume(command) => volumes::run(&client, command, format).await,
+        Command::Volume(command) => volumes::run(&client, command, shown).await,
+        Command::Completion { shell } => completion(shell),
         Command::System(command) => system::run(&client, command, format).await,
     }
+}
+
+/// `completion`: the shell asks croft itself what could follow, so that names are of what there is.
+fn completion(shell: &str) -> Result<u8, Failed> {
+    let shells = clap_complete::env::Shells::builtins();
+    let completer =
+        shells.completer(shell).ok_or_else(|| Failed::from(format!("no completion for {shell}")))?;
+    let mut text = Vec::new();
+    completer
+        .write_registration("COMPLETE", "croft", "croft", "croft", &mut text)
+        .map_err(|e| e.to_string())?;
+    print!("{}", String::from_utf8_lossy(&text));
+    Ok(0)
 }
 
 fn timed(verb: &str, seconds: Option<u32>) -> String {
@@ -131,9 +149,9 @@ fn timed(verb: &str, seconds: Option<u32>) -> String {
 }
 
 /// Prints the name of what was done, and what failed before the last failure.
-fn report(done: Result<(), Error>, name: &str, failed: &mut Option<Failed>) {
+fn report(done: Result<(), Error>, name: &str, shown: Shown, failed: &mut Option<Failed>) {
     match done {
-        Ok(()) => println!("{name}"),
+        Ok(()) => shown.each(&serde_json::json!({ "name": name }), name),
         Err(error) => {
             if let Some(before) = failed.replace(error.into()) {
                 eprintln!("croft: {}", before.text);

@@ -5,13 +5,15 @@ use croft_api::network::{Join, Mode, Network, NewNetwork, Rates};
 
 use super::{Failed, part, report};
 use crate::args::{ConnectArgs, Format, NetworkCommand, NetworkCreateArgs};
+use crate::output::Shown;
 use crate::{config, output};
 
 /// Does what is asked.
 ///
 /// # Errors
 /// When it cannot be done.
-pub async fn run(client: &Client, command: &NetworkCommand, format: Format) -> Result<u8, Failed> {
+pub async fn run(client: &Client, command: &NetworkCommand, shown: Shown) -> Result<u8, Failed> {
+    let format = shown.format;
     match command {
         NetworkCommand::Create(args) => create(client, args, format).await?,
         NetworkCommand::Ls { quiet } => list(client, *quiet, format).await?,
@@ -25,7 +27,7 @@ pub async fn run(client: &Client, command: &NetworkCommand, format: Format) -> R
         NetworkCommand::Rm(args) => {
             let mut failed = None;
             for name in &args.names {
-                report(client.delete(&format!("/networks/{}", part(name))).await, name, &mut failed);
+                report(client.delete(&format!("/networks/{}", part(name))).await, name, shown, &mut failed);
             }
             return failed.map_or(Ok(0), Err);
         }

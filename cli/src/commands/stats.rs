@@ -8,7 +8,7 @@ use http::Method;
 
 use super::{Failed, part};
 use crate::args::{Format, StatsArgs};
-use crate::output;
+use crate::output::{self, Shown};
 
 /// Clears a terminal and goes to its beginning.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -17,11 +17,16 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 ///
 /// # Errors
 /// When one that is named does not run.
-pub async fn run(client: &Client, args: &StatsArgs, format: Format) -> Result<u8, Failed> {
+pub async fn run(client: &Client, args: &StatsArgs, shown: Shown) -> Result<u8, Failed> {
+    let format = shown.format;
     let names: Vec<String> = args.names.iter().map(|name| part(name)).collect();
     let query = format!("interval={}&names={}", args.interval.as_millis(), names.join(","));
     if args.no_stream {
         let all: Vec<Stats> = client.get(&format!("/stats?{query}")).await?;
+        if shown.quiet {
+            all.iter().for_each(|stats| println!("{}", stats.id));
+            return Ok(0);
+        }
         output::list(format, &all, HEAD, |stats| row(stats, args.no_trunc));
         return Ok(0);
     }

@@ -13,25 +13,29 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::{Failed, part};
-use crate::args::{Format, TopArgs};
-use crate::output;
+use crate::args::TopArgs;
+use crate::output::{self, Shown};
 use screen::{Screen, Then};
 
 /// Does what is asked.
 ///
 /// # Errors
 /// When the container does not run, or this is no terminal.
-pub async fn run(client: &Client, args: &TopArgs, format: Format) -> Result<u8, Failed> {
+pub async fn run(client: &Client, args: &TopArgs, shown: Shown) -> Result<u8, Failed> {
     match &args.name {
-        Some(name) => processes(client, name, format).await,
+        Some(name) => processes(client, name, shown).await,
         None => watch(client, args).await,
     }
 }
 
-async fn processes(client: &Client, name: &str, format: Format) -> Result<u8, Failed> {
+async fn processes(client: &Client, name: &str, shown: Shown) -> Result<u8, Failed> {
     let processes: Vec<Process> = client.get(&format!("/containers/{}/top", part(name))).await?;
+    if shown.quiet {
+        processes.iter().for_each(|process| println!("{}", process.pid));
+        return Ok(0);
+    }
     let head = ["UID", "PID", "PPID", "INSIDE", "S", "RSS", "AGE", "TIME", "CMD"];
-    output::list(format, &processes, &head, |process| {
+    output::list(shown.format, &processes, &head, |process| {
         vec![
             process.uid_inside.to_string(),
             process.pid.to_string(),

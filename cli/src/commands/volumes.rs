@@ -6,23 +6,21 @@ use croft_api::volume::{Create, Pruned, Volume};
 
 use super::{Failed, part};
 use crate::args::{Format, VolumeCommand};
-use crate::{config, output};
+use crate::config;
+use crate::output::{self, Shown};
 
 /// Does what is asked.
 ///
 /// # Errors
 /// When it cannot be done.
-pub async fn run(client: &Client, command: &VolumeCommand, format: Format) -> Result<u8, Failed> {
+pub async fn run(client: &Client, command: &VolumeCommand, shown: Shown) -> Result<u8, Failed> {
     match command {
         VolumeCommand::Create { label, name } => {
             let asked = Create { name: name.clone(), labels: config::pairs("--label", label)? };
             let made: Volume = client.post("/volumes", &asked).await?;
-            match format {
-                Format::Json => output::json(&made),
-                Format::Table => println!("{}", made.name),
-            }
+            shown.done(&made, &made.name);
         }
-        VolumeCommand::Ls { quiet } => list(client, *quiet, format).await?,
+        VolumeCommand::Ls => list(client, shown).await?,
         VolumeCommand::Inspect { names } => {
             let mut all: Vec<Volume> = Vec::new();
             for name in names {
@@ -37,35 +35,38 @@ pub async fn run(client: &Client, command: &VolumeCommand, format: Format) -> Re
                     Err(Error::Refused(problem)) if *force && problem.kind == Kind::NotFound => continue,
                     done => done,
                 };
-                super::report(done, name, &mut failed);
+                super::report(done, name, shown, &mut failed);
             }
             return failed.map_or(Ok(0), Err);
         }
-        VolumeCommand::Prune { all, force } => prune(client, *all, *force, format).await?,
+        VolumeCommand::Prune { all, force } => prune(client, *all, *force, shown).await?,
     }
     Ok(0)
 }
 
-async fn list(client: &Client, quiet: bool, format: Format) -> Result<(), Failed> {
+async fn list(client: &Client, shown: Shown) -> Result<(), Failed> {
     let volumes: Vec<Volume> = client.get("/volumes").await?;
-    if quiet {
+    if shown.quiet {
         volumes.iter().for_each(|volume| println!("{}", volume.name));
         return Ok(());
     }
-    output::list(format, &volumes, &["NAME", "CREATED", "USED BY"], |volume| {
+    output::list(shown.format, &volumes, &["NAME", "CREATED", "USED BY"], |volume| {
         let created = volume.created.chars().take(19).collect();
         vec![volume.name.clone(), created, volume.used_by.join(" ")]
     });
     Ok(())
 }
 
-async fn prune(client: &Client, all: bool, force: bool, format: Format) -> Result<(), Failed> {
+async fn prune(client: &Client, all: bool, force: bool, shown: Shown) -> Result<(), Failed> {
     let what = if all { "all volumes" } else { "the volumes without names" };
     if !force && !output::agreed(&format!("Remove {what} that no container has?"))? {
         return Ok(());
     }
     let pruned: Pruned = client.post(&format!("/volumes/prune?all={all}"), &()).await?;
-    match format {
+    if shown.quiet {
+        return Ok(());
+    }
+    match shown.format {
         Format::Json => output::json(&pruned),
         Format::Table => {
             pruned.volumes.iter().for_each(|name| println!("{name}"));

@@ -16,7 +16,8 @@ pub struct Croft {
     /// Namespaces and a folder. Dropped first: with its namespaces end croftd, the supervisor and the containers.
     pub stage: Stage,
     daemon: Option<Daemon>,
-    croftd: PathBuf,
+    /// The daemon.
+    pub croftd: PathBuf,
     shim: PathBuf,
     options: Vec<String>,
     /// The command line.
@@ -46,6 +47,11 @@ impl Croft {
 
     /// Starts croftd, after [`Croft::kill`].
     pub fn start(&mut self) -> Result<()> {
+        self.start_as(&[], &[])
+    }
+
+    /// Starts it with further options, by a command that becomes croftd, where one is given.
+    pub fn start_as(&mut self, by: &[&str], options: &[&str]) -> Result<()> {
         let shim = self.shim.display().to_string();
         let init = self.shim.with_file_name("croft-init").display().to_string();
         let args = [
@@ -59,7 +65,10 @@ impl Croft {
         ];
         let mut args: Vec<&str> = args.iter().flat_map(|(option, value)| [*option, value.as_str()]).collect();
         args.extend(self.options.iter().map(String::as_str));
-        self.daemon = Some(self.stage.start_daemon(&self.croftd.display().to_string(), &args)?);
+        let croftd = self.croftd.display().to_string();
+        let words = [by, &[croftd.as_str()], &args, options].concat();
+        let (program, args) = words.split_first().context("there is croftd")?;
+        self.daemon = Some(self.stage.start_daemon(program, args)?);
         Ok(())
     }
 
@@ -93,10 +102,20 @@ impl Croft {
 
     /// SIGKILL in the middle of whatever it does. The number is croftd's own, in the stage's pid namespace.
     pub fn kill(&mut self) -> Result<()> {
-        let info: Value = serde_json::from_str(&self.ok(&["system", "info"])?)?;
-        let pid = info["pid"].to_string();
-        self.stage.run("kill", &["-9", &pid])?.success()?;
+        self.signal("-KILL")?;
         self.daemon.take().context("there is a croftd")?.ended()
+    }
+
+    /// SIGTERM, as systemd ends a service, and its end.
+    pub fn terminate(&mut self) -> Result<()> {
+        self.signal("-TERM")?;
+        self.daemon.take().context("there is a croftd")?.ended()
+    }
+
+    /// Sends croftd a signal.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let info: Value = serde_json::from_str(&self.ok(&["system", "info"])?)?;
+        self.stage.run("kill", &[signal, &info["pid"].to_string()])?.success().map(drop)
     }
 
     /// Fails when a container is there, or anything that `croft system check` does not account for.

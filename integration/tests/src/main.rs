@@ -15,8 +15,10 @@ mod daemon_faults;
 mod daemon_files;
 mod daemon_health;
 mod daemon_images;
+mod daemon_lists;
 mod daemon_networks;
 mod daemon_options;
+mod daemon_service;
 mod daemon_streams;
 mod daemon_volumes;
 mod daemon_watch;
@@ -71,6 +73,8 @@ const SUBJECTS: &[Subject] = &[
     daemon_files::SUBJECT,
     daemon_images::SUBJECT,
     daemon_volumes::SUBJECT,
+    daemon_lists::SUBJECT,
+    daemon_service::SUBJECT,
     daemon_watch::SUBJECT,
     callers_podman::SUBJECT,
     callers_docker::SUBJECT,

@@ -16,7 +16,7 @@ pub struct Caller {
 pub struct Administrators {
     /// croftd's own user.
     pub uid: u32,
-    /// The group `croft`, where there is one.
+    /// The group whose members are, where there is one.
     pub group: Option<u32>,
 }
 
@@ -29,16 +29,16 @@ pub fn check(caller: &Caller, administrators: Administrators) -> Result<(), Prob
     if caller.uid == 0 || caller.uid == administrators.uid || is_member {
         return Ok(());
     }
-    let detail = format!("uid {} is neither root nor in the group croft", caller.uid);
+    let detail = format!("uid {} is neither root nor in the group of croftd (--group)", caller.uid);
     Err(Problem::new(Kind::Forbidden, "ask croftd", detail)
         .hint("have an administrator run: adduser USER croft"))
 }
 
-/// The number of the group `croft` in the text of /etc/group.
-pub fn group_croft(text: &str) -> Option<u32> {
+/// The number of the group `name` in the text of /etc/group.
+pub fn group(name: &str, text: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next()? == "croft").then(|| fields.nth(1)?.parse().ok()).flatten()
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok()).flatten()
     })
 }
 
@@ -48,10 +48,10 @@ mod tests {
 
     #[test]
     fn administrators_may_and_others_may_not() {
-        let administrators = Administrators { uid: 0, group: group_croft("root:x:0:\ncroft:x:77:me\n") };
+        let administrators = Administrators { uid: 0, group: group("croft", "root:x:0:\ncroft:x:77:me\n") };
         let may =
             |uid, groups: &[u32]| check(&Caller { uid, groups: groups.to_vec() }, administrators).is_ok();
         assert!(may(0, &[]) && may(1000, &[1000, 77]));
-        assert!(!may(1000, &[1000]) && group_croft("crofter:x:1:").is_none());
+        assert!(!may(1000, &[1000]) && group("croft", "crofter:x:1:").is_none());
     }
 }

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// The daemon of croft: makes containers from images, and looks after them.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "croftd", version)]
+#[command(name = "croftd", version, args_override_self = true)]
 pub struct Args {
     /// Folder of what survives a reboot: images, containers, the database
     #[arg(long, value_name = "DIR", default_value = "/var/lib/croft")]
@@ -38,9 +38,54 @@ pub struct Args {
     /// Seconds that croft-oci may take for one command
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     pub runtime_limit: u64,
+    /// What is logged: error, warn, info, debug, trace, or a list of MODULE=LEVEL; read again at SIGHUP
+    #[arg(long, value_name = "LEVEL", env = "CROFT_LOG", default_value = "info")]
+    pub log: String,
     /// Write the log as JSON, one object a line
     #[arg(long)]
     pub log_json: bool,
+    /// The group whose members may use croftd beside root; read again at SIGHUP
+    #[arg(long, value_name = "GROUP", default_value = "croft")]
+    pub group: String,
+    /// A file with these options, in TOML [default: /etc/croft/croftd.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The configuration file that is read where no other is named.
+pub const CONFIG: &str = "/etc/croft/croftd.toml";
+
+/// What croftd does that is no serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Say what this host can and cannot do, and how to cure it; the status is 1 when croft cannot work
+    Check(CheckArgs),
+}
+
+/// `check`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CheckArgs {
+    /// How it is written
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub format: CheckFormat,
+    /// Set the kernel parameters that are too low, load modules, make folders; every change is printed
+    #[arg(long)]
+    pub fix: bool,
+    /// Look at the files below this folder as if it were the host's root
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub host_root: PathBuf,
+}
+
+/// How a check is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
 }
 
 impl Args {
@@ -81,19 +126,28 @@ mod man {
     use clap::CommandFactory;
     use std::path::Path;
 
-    /// `BLESS=1 cargo test -p croftd man` writes it anew.
+    /// `BLESS=1 cargo test -p croftd man` writes them anew.
     #[test]
-    fn the_man_page_is_fresh() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../man/croftd.8");
-        let mut text = Vec::new();
-        let man = clap_mangen::Man::new(super::Args::command()).section("8").source("croft").manual("croft");
-        man.render(&mut text).unwrap();
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(&path, &text).unwrap();
+    fn the_man_pages_are_fresh() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../man");
+        let mut croftd = super::Args::command();
+        croftd.build();
+        let own = croftd.get_subcommands().filter(|command| command.get_name() != "help");
+        let pages: Vec<(String, clap::Command)> =
+            own.map(|command| (format!("croftd-{}", command.get_name()), command.clone())).collect();
+        assert!(pages.len() == 1, "there is a page for every command");
+        for (name, command) in pages.into_iter().chain([("croftd".to_owned(), croftd.clone())]) {
+            let path = folder.join(format!("{name}.8"));
+            let mut text = Vec::new();
+            let own: &'static str = name.leak();
+            let named = command.name(own).bin_name(own);
+            let man = clap_mangen::Man::new(named).section("8").source("croft").manual("croft");
+            man.render(&mut text).unwrap();
+            if std::env::var_os("BLESS").is_some() {
+                std::fs::write(&path, &text).unwrap();
+            }
+            let fresh = std::fs::read(&path).unwrap_or_default() == text;
+            assert!(fresh, "{} is stale: BLESS=1 cargo test -p croftd man", path.display());
         }
-        assert!(
-            std::fs::read(&path).unwrap_or_default() == text,
-            "man/croftd.8 is stale: BLESS=1 cargo test -p croftd man"
-        );
     }
 }

@@ -5,12 +5,14 @@ mod access;
 mod args;
 mod changes;
 mod clock;
+mod config;
 mod container;
 mod daemon;
 mod devices;
 mod exec;
 mod files;
 mod health;
+mod host;
 mod ids;
 mod joins;
 mod logs;
@@ -21,6 +23,7 @@ mod records;
 mod resolv;
 mod roots;
 mod server;
+mod service;
 mod shm;
 mod signals;
 mod spec;
@@ -29,19 +32,13 @@ mod supervise;
 mod users;
 mod volumes;
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
-use clap::Parser;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
 
-use args::Args;
-use daemon::Daemon;
+use args::{Args, Command};
 
 fn main() -> ExitCode {
     // What answers for names and published ports while croftd is away is this program too.
@@ -49,10 +46,9 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == NETWORK_SERVICE) {
         return serve_networks(words.next());
     }
-    let args = Args::parse();
-    log_to_stderr(args.log_json);
-    match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+    match config::read().and_then(|args| obey(&args)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("croftd: {error:#}");
             ExitCode::FAILURE
@@ -77,64 +73,34 @@ fn serve_networks(state: Option<std::ffi::OsString>) -> ExitCode {
     }
 }
 
-fn log_to_stderr(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("CROFT_LOG");
+/// Does what the command line says. Whether all is well.
+fn obey(args: &Args) -> Result<bool> {
+    if let Some(Command::Check(asked)) = &args.command {
+        return host::check(args, asked);
+    }
+    let log = log_to_stderr(args)?;
+    service::run(args, log).map(|()| true)
+}
+
+/// Begins to log. What it gives changes what is logged.
+fn log_to_stderr(args: &Args) -> Result<service::SetLog> {
+    let level = tracing_subscriber::EnvFilter::try_new(&args.log);
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(filter.unwrap_or_else(|_| "info".into()));
-    if json { log.json().init() } else { log.init() }
-}
-
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn run(args: &Args) -> Result<()> {
-    let daemon = Daemon::begin(args).await?;
-    let path = args.socket();
-    let listener = listen(&path).await?;
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let administrators = access::Administrators {
-        uid: rustix::process::geteuid().as_raw(),
-        group: access::group_croft(&groups),
-    };
-    if let Some(group) = administrators.group {
-        std::os::unix::fs::chown(&path, None, Some(group))
-            .with_context(|| format!("chown {}", path.display()))?;
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(level.with_context(|| format!("--log {}", args.log))?);
+    // The two formats are two types.
+    macro_rules! begin {
+        ($log:expr) => {{
+            let log = $log.with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            let set: service::SetLog = Box::new(move |level: &str| {
+                let level = tracing_subscriber::EnvFilter::try_new(level)?;
+                Ok(handle.reload(level)?)
+            });
+            set
+        }};
     }
-    let supervisor = daemon.shared().shim.clone();
-    let router = server::router(daemon, administrators);
-    let service: IntoMakeServiceWithConnectInfo<_, server::Peer> =
-        router.into_make_service_with_connect_info();
-    tracing::info!(socket = %path.display(), version = env!("CARGO_PKG_VERSION"), "croftd listens");
-    // systemd(1), or whoever started it, need not guess.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let ended = async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    };
-    tokio::select! {
-        served = async { axum::serve(listener, service).await } => served?,
-        () = ended => tracing::info!("croftd ends; containers go on"),
-    }
-    supervisor.end_if_idle().await;
-    let _ = std::fs::remove_file(&path);
-    Ok(())
-}
-
-/// Listens at `path`, in the place of a croftd that was killed, but not of one that answers.
-async fn listen(path: &Path) -> Result<UnixListener> {
-    if UnixStream::connect(path).await.is_ok() {
-        anyhow::bail!(
-            "{}: another croftd listens there; give this one its own --root, --state and --socket",
-            path.display()
-        );
-    }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("remove {}", path.display()));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o660))
-        .with_context(|| format!("chmod {}", path.display()))?;
-    Ok(listener)
+    Ok(if args.log_json { begin!(log.json()) } else { begin!(log) })
 }

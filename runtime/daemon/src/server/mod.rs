@@ -5,8 +5,8 @@ mod containers;
 mod files;
 mod images;
 mod lines;
-mod networks;
 mod metrics;
+mod networks;
 mod stats;
 mod streams;
 mod system;
@@ -30,6 +30,7 @@ use croft_api::problem::{Kind, Problem};
 use croft_api::stats::Stats;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -51,7 +52,7 @@ fn parts() -> OpenApiRouter<Arc<Daemon>> {
 }
 
 /// The API.
-pub fn router(daemon: Arc<Daemon>, administrators: Administrators) -> Router {
+pub fn router(daemon: Arc<Daemon>, administrators: watch::Receiver<Administrators>) -> Router {
     let v1 = Router::from(parts())
         .route("/openapi.json", get(openapi))
         .fallback(nothing)
@@ -85,12 +86,13 @@ fn groups(own: u32, pid: Option<i32>) -> Vec<u32> {
 }
 
 async fn admit(
-    State(administrators): State<Administrators>,
+    State(administrators): State<watch::Receiver<Administrators>>,
     ConnectInfo(Peer(caller)): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
     let unknown = || Problem::new(Kind::Forbidden, "ask croftd", "the kernel does not say who asks");
+    let administrators = *administrators.borrow();
     access::check(&caller.ok_or_else(unknown)?, administrators)?;
     Ok(next.run(request).await)
 }

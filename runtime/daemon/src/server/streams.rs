@@ -32,20 +32,37 @@ struct Follow {
     /// Whether what comes is told too, until the container ends.
     #[serde(default)]
     follow: bool,
+    /// How many of the lines that are there; all without it.
+    tail: Option<u64>,
+    /// Lines of this time and later: RFC 3339.
+    since: Option<String>,
+    /// Lines of this time and earlier: RFC 3339.
+    until: Option<String>,
+}
+
+impl Follow {
+    fn window(&self, title: &str) -> Result<logs::Window, Problem> {
+        let time = |text: &Option<String>| {
+            let parsed = text.as_ref().map(|text| text.parse::<jiff::Timestamp>()).transpose();
+            parsed.map_err(|e| Problem::new(Kind::Invalid, title, e.to_string()))
+        };
+        Ok(logs::Window { tail: self.tail, since: time(&self.since)?, until: time(&self.until)? })
+    }
 }
 
 /// A container's output so far, one JSON object a line.
 #[utoipa::path(get, path = "/containers/{name}/logs", params(("name" = String, Path), Follow),
-    responses((status = 200, body = wire::LogLine)))]
+    responses((status = 200, body = wire::LogLine), (status = 400, body = Problem)))]
 async fn show_logs(
     State(daemon): State<Arc<Daemon>>,
     Path(name): Path<String>,
-    Query(Follow { follow }): Query<Follow>,
+    Query(asked): Query<Follow>,
 ) -> Result<Response, Refusal> {
     let handle = daemon.find(&name)?;
+    let window = asked.window(&format!("logs of {name}"))?;
     let path = daemon.shared().folder(&handle.view().record.id).join("log.json");
     let (lines, answer) = ndjson();
-    tokio::spawn(logs::send(path, follow.then(|| handle.watch()), lines));
+    tokio::spawn(logs::send(path, window, asked.follow.then(|| handle.watch()), lines));
     Ok(answer)
 }
 

@@ -1,0 +1,42 @@
+//! What shells offer behind commands: the names of what croftd has.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use croft_api::client::Client;
+use croft_api::container::Container;
+use croft_api::image::Image;
+use serde::de::DeserializeOwned;
+
+/// Who waits for a completion does not wait long.
+const LIMIT: Duration = Duration::from_millis(500);
+
+/// Names of containers.
+pub fn containers() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        offered(typed, ask::<Vec<Container>>("/containers?all=true").into_iter().map(|one| one.name))
+    })
+}
+
+/// Names of images.
+pub fn images() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        offered(typed, ask::<Vec<Image>>("/images").into_iter().flat_map(|image| image.names))
+    })
+}
+
+fn offered(typed: &OsStr, names: impl Iterator<Item = String>) -> Vec<CompletionCandidate> {
+    let typed = typed.to_string_lossy();
+    names.filter(|name| name.starts_with(&*typed)).map(CompletionCandidate::new).collect()
+}
+
+/// What croftd answers; nothing where it does not.
+fn ask<T: DeserializeOwned + Default>(path: &str) -> T {
+    let socket = std::env::var_os("CROFT_SOCKET").unwrap_or_else(|| croft_api::SOCKET.into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else { return T::default() };
+    let client = Client::new(socket.as_ref());
+    let asked = async { tokio::time::timeout(LIMIT, client.get::<T>(path)).await };
+    runtime.block_on(asked).ok().and_then(Result::ok).unwrap_or_default()
+}
