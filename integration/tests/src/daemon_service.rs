@@ -160,7 +160,7 @@ fn terminate(host: &Host) -> Result<()> {
     croft.stage.run("kill", &["-0", &pid])?.success().context("the container goes on")?;
     croft.start()?;
     let after = croft.inspect("stays")?;
-    ensure!(after["state"] == "running" && after["pid"].to_string() == pid, "{after}");
+    ensure!(after["state"] == "running" && after["pid"] == serde_json::from_str::<Value>(&pid)?, "{after}");
     croft.ok(&["rm", "--force", "stays"])?;
     croft.nothing_is_left()
 }

@@ -98,13 +98,14 @@ fn stream(host: &Host) -> Result<()> {
     let croft = Croft::new(host)?;
     croft.ok(&["run", "--detach", "--name", "busy", "box", "sh", "-c", BUSY])?;
     let program = croft.program.display();
-    let script = format!("{program} stats --format json --interval 0.1 | head -n 3");
+    let script = format!("{program} stats --format json --interval 0.1 | head -n 30");
     let lines = croft.stage.run("sh", &["-c", &script])?.success()?.stdout;
     let seen: Vec<f64> = lines
         .lines()
         .map(|line| number(&serde_json::from_str::<Value>(line)?[0]["cpu_ns"]))
         .collect::<Result<_>>()?;
-    ensure!(seen.len() == 3 && seen[0] < seen[1] && seen[1] < seen[2], "{lines}");
+    // On a loaded host it does not get a processor between any two looks.
+    ensure!(seen.len() == 30 && seen.is_sorted() && seen[0] < seen[29], "{lines}");
     croft.ok(&["rm", "--force", "busy"])?;
     croft.nothing_is_left()
 }
