@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: croft-oci beside crun, runc, bubblewrap and the floor, in one run.
+//! `cargo xtask bench`: croft-oci beside crun, runc, bubblewrap and the floor, in one run; with `daemon`, croft beside Podman and Docker.
 //!
 //! Every figure is a ratio within one run: the contenders take turns in rotating order, at the highest priority, so that
 //! what else the machine does hits all of them. Start at [`run`]; `floor/floor.c` is what a start costs at least.
@@ -8,6 +8,7 @@ mod case;
 mod cold;
 mod contender;
 mod cost;
+mod daemon;
 mod exec;
 mod floor;
 mod guest;
@@ -71,13 +72,18 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     let _priority = Priority::highest();
     let lab = Lab::new(program, options.beside.clone(), &debian::peers()?, floor::program()?)?;
-    let mut report = Report::new(&lab)?;
+    let mut report = Report::new(&lab.host, "croft-oci")?;
     cold::measure(&lab, options.depth, &mut report)?;
     exec::measure(&lab, options.depth, &mut report)?;
     many::measure(&lab, options.depth, &mut report)?;
     cost::measure(&lab, &mut report)?;
     print!("{}", report.markdown());
     Ok(if report.reached() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Measures croftd and prints. Exits with 1 when a target is not reached.
+pub fn run_daemon(depth: Depth) -> Result<ExitCode> {
+    daemon::run(depth)
 }
 
 /// The highest priority for this process and what it starts: the machine does other things too, and no contender shall lose

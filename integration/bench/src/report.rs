@@ -3,32 +3,33 @@
 use std::fmt::Write;
 
 use anyhow::Result;
+use croft_harness::host::Host;
 
-use crate::case::Lab;
 use crate::target::{Bound, Verdict};
 use crate::timing::{Times, median, quantile};
 
 /// What was measured, in order, and the verdicts.
 #[derive(Debug)]
 pub struct Report {
+    ours: &'static str,
     text: String,
     verdicts: Vec<Verdict>,
 }
 
 impl Report {
-    /// An empty report on this host.
-    pub fn new(lab: &Lab) -> Result<Self> {
+    /// An empty report on this host, of the contender called `ours` beside others.
+    pub fn new(host: &Host, ours: &'static str) -> Result<Self> {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
         let load = std::fs::read_to_string("/proc/loadavg")?;
-        let groups = if lab.host.is_unified() { "unified" } else { "hybrid" };
+        let groups = if host.is_unified() { "unified" } else { "hybrid" };
         let load: Vec<&str> = load.split(' ').take(3).collect();
-        let size = std::fs::metadata(&lab.host.runtime)?.len() as f64 / 1e6;
+        let size = std::fs::metadata(&host.runtime)?.len() as f64 / 1e6;
         let text = format!(
             "Linux {}, {groups} control groups, load at the start {}; croft-oci: one file of {size:.1} MB\n",
             kernel.trim(),
             load.join(" ")
         );
-        Ok(Self { text, verdicts: Vec::new() })
+        Ok(Self { ours, text, verdicts: Vec::new() })
     }
 
     /// Adds a table.
@@ -60,16 +61,20 @@ impl Report {
                 }
             });
         }
-        self.table(title, &["contender", "median ms", "10 %", "90 %", "croft-oci takes"], &rows);
+        self.table(
+            title,
+            &["contender", "median ms", "10 %", "90 %", &format!("{} takes", self.ours)],
+            &rows,
+        );
     }
 
-    /// Compares croft-oci's median with another's.
+    /// Compares our median with another's.
     pub fn compare_times(&mut self, what: &str, times: &Times, other: &str, bound: Bound) {
         let middle = |name: &str| times.get(name).and_then(|t| t.as_ref().ok()).map(|v| median(v));
         if !times.contains_key(other) {
             return;
         }
-        let ratio = middle("croft-oci").zip(middle(other)).map(|(ours, theirs)| ours / theirs);
+        let ratio = middle(self.ours).zip(middle(other)).map(|(ours, theirs)| ours / theirs);
         self.verdict(format!("{what}, of {other}'s time"), bound, ratio);
     }
 

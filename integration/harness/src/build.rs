@@ -90,23 +90,32 @@ pub fn faulty_croft_oci() -> Result<PathBuf> {
     Ok(target_folder()?.join("debug/croft-oci-fault"))
 }
 
-/// croftd, croft-shim and croft: the programs that are used together, in this order. croft-init is beside croft-shim.
-pub fn daemon() -> Result<[PathBuf; 3]> {
-    let target = target_folder()?;
-    let programs = ["croftd", "croft"].map(|name| target.join("debug").join(name));
+/// How croftd and croft are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// Quickly, for tests.
+    Debug,
+    /// Optimised, as a user gets them.
+    Release,
+}
+
+/// croftd, croft-shim and croft: the programs that are used together, in this order. croft-shim is always the one that a user
+/// gets, and croft-init is beside it.
+pub fn daemon(build: Build) -> Result<[PathBuf; 3]> {
+    let (folder, profile) = match build {
+        Build::Debug => ("debug", "dev"),
+        Build::Release => ("release", "release"),
+    };
+    let built = target_folder()?.join(folder);
     if env::var_os("CARGO").is_some() {
         ensure_packages(PACKAGES)?;
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut command = cargo();
-        command
-            .args(["build", "--quiet", "--package", "croftd", "--package", "croft"])
-            .current_dir(&workspace);
-        process::run(&mut command, BUILD_LIMIT)?.success()?;
+        command.args(["build", "--quiet", "--profile", profile, "--package", "croftd", "--package", "croft"]);
+        process::run(command.current_dir(&workspace), BUILD_LIMIT)?.success()?;
     }
     croft_init()?;
-    let shim = croft_shim()?;
-    let [croftd, croft] = programs;
-    Ok([croftd, shim, croft])
+    Ok([built.join("croftd"), croft_shim()?, built.join("croft")])
 }
 
 /// An example of a package of the workspace, as a debug build.

@@ -3,9 +3,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::build;
+use crate::build::{self, Build};
 use crate::host::Host;
 use crate::process::Output;
 use crate::stage::{COMMAND_LIMIT, Daemon, Stage};
@@ -20,6 +21,7 @@ pub struct Croft {
     pub croftd: PathBuf,
     shim: PathBuf,
     options: Vec<String>,
+    runtime: PathBuf,
     /// The command line.
     pub program: PathBuf,
 }
@@ -32,9 +34,29 @@ impl Croft {
 
     /// As [`Croft::new`], of a croftd with further options.
     pub fn with_options(host: &Host, options: &[&str]) -> Result<Self> {
-        let [croftd, shim, program] = build::daemon()?;
+        let stage = Stage::new(host)?;
+        let runtime = stage.runtime();
+        Self::begin(stage, runtime, build::daemon(Build::Debug)?, options)
+    }
+
+    /// As [`Croft::new`], with the programs as a user gets them, and nobody who notes how the runtime is called.
+    pub fn as_installed(host: &Host) -> Result<Self> {
+        Self::begin(Stage::new(host)?, host.runtime.clone(), build::daemon(Build::Release)?, &[])
+    }
+
+    /// As [`Croft::new`], with this program in the place of the runtime under test.
+    pub fn with_runtime(host: &Host, runtime: PathBuf) -> Result<Self> {
+        Self::begin(Stage::new(host)?, runtime, build::daemon(Build::Debug)?, &[])
+    }
+
+    fn begin(
+        stage: Stage,
+        runtime: PathBuf,
+        [croftd, shim, program]: [PathBuf; 3],
+        options: &[&str],
+    ) -> Result<Self> {
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut new = Self { stage: Stage::new(host)?, daemon: None, croftd, shim, options, program };
+        let mut new = Self { stage, daemon: None, croftd, shim, runtime, options, program };
         new.start()?;
         new.ok(&["image", "import", &new.path("rootfs.tar"), "box"])?;
         Ok(new)
@@ -58,7 +80,7 @@ impl Croft {
             ("--root", self.path("lib")),
             ("--state", "/run/croft".to_owned()),
             ("--host-state", "/run/croft-host".to_owned()),
-            ("--runtime", self.stage.runtime().display().to_string()),
+            ("--runtime", self.runtime.display().to_string()),
             ("--shim", shim),
             ("--init", init),
             ("--cgroup", self.stage.name().to_owned()),
@@ -100,10 +122,21 @@ impl Croft {
         Ok(all[0].clone())
     }
 
-    /// SIGKILL in the middle of whatever it does. The number is croftd's own, in the stage's pid namespace.
+    /// croftd's process, by the number that the suite knows it by.
+    pub fn pid(&self) -> Result<u32> {
+        self.daemon.as_ref().context("there is no croftd")?.pid()
+    }
+
+    /// SIGKILL in the middle of whatever it does.
     pub fn kill(&mut self) -> Result<()> {
-        self.signal("-KILL")?;
-        self.daemon.take().context("there is a croftd")?.ended()
+        let pid = Pid::from_raw(i32::try_from(self.pid()?)?).context("a pid is above 0")?;
+        kill_process(pid, Signal::KILL)?;
+        self.killed()
+    }
+
+    /// Waits for the end of a croftd that was killed.
+    pub fn killed(&mut self) -> Result<()> {
+        self.daemon.take().context("there is no croftd")?.ended()
     }
 
     /// SIGTERM, as systemd ends a service, and its end.

@@ -166,6 +166,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// The daemon's process, by the number that the suite knows it by.
+    pub fn pid(&self) -> Result<u32> {
+        only_child(self.child.id()).context("nsenter has no child")
+    }
+
     /// Waits for its end, which something on the stage has brought about. nsenter is left to reap it: a zombie that came to the suite
     /// would keep the stage's pid namespace from ending.
     pub fn ended(mut self) -> Result<()> {
@@ -201,11 +206,13 @@ fn ready(holder: &mut Child) -> Result<Pid> {
     if line != "ready\n" {
         bail!("unshare, mount or ip failed");
     }
-    let id = holder.id();
-    let children =
-        fs::read_to_string(format!("/proc/{id}/task/{id}/children")).context("children of unshare")?;
-    let init = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    let init = only_child(holder.id()).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     init.context("unshare has no child")
+}
+
+fn only_child(parent: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 fn recording_runtime(runtime: &Path, folder: &Path) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: how fast croft-oci is beside its peers.
+//! `cargo xtask bench`: how fast croft-oci and croftd are beside their peers.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,8 +11,10 @@ use croft_bench::{Depth, Options, Place};
 /// Exits with 1 when a target is not reached.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
     /// A minute's worth, to see whether something got much worse.
-    #[arg(long)]
+    #[arg(long, global = true)]
     quick: bool,
     /// In the virtual machine with the unified hierarchy, where crun runs.
     #[arg(long)]
@@ -25,10 +27,21 @@ pub struct Arguments {
     beside: Option<PathBuf>,
 }
 
+/// What else can be measured.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+enum What {
+    /// croft and croftd beside Podman, Docker and ctr: runs, many containers, answers, memory.
+    Daemon,
+}
+
 /// Measures and prints.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let depth = if arguments.quick { Depth::Quick } else { Depth::Full };
+    if let Some(What::Daemon) = arguments.what {
+        return croft_bench::run_daemon(depth);
+    }
     croft_bench::run(&Options {
-        depth: if arguments.quick { Depth::Quick } else { Depth::Full },
+        depth,
         place: if arguments.vm { Place::Guest } else { Place::Here },
         program: arguments.program,
         beside: arguments.beside,

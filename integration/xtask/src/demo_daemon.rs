@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use croft_harness::{build, process};
+use croft_harness::build::{self, Build};
+use croft_harness::process;
 
 /// How long croftd may take to answer.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
@@ -18,7 +19,7 @@ const PACK_LIMIT: Duration = Duration::from_secs(120);
 
 /// Shows croftd with a root filesystem as an image.
 pub fn show(croft_oci: &Path, rootfs: &Path) -> Result<()> {
-    let [croftd, shim, croft] = build::daemon()?;
+    let [croftd, shim, croft] = build::daemon(Build::Debug)?;
     let scratch =
         tempfile::Builder::new().prefix("croft-demo-").tempdir().context("make a scratch folder")?;
     // Runs and their streams belong on a file system in memory.

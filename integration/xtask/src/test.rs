@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::check::{self, cargo};
-use croft_harness::build;
+use croft_harness::build::{self, Build};
 
 use crate::{packages, project};
 
@@ -93,7 +93,7 @@ const NATIVE_ONLY: [&str; 4] = ["attacks::", "bad_input::", "crash::", "faults::
 fn in_vm() -> Result<()> {
     let croft_oci = build::croft_oci()?;
     build::probe()?;
-    build::daemon()?;
+    build::daemon(Build::Debug)?;
     let suite = suite_program()?;
     let env = format!("CROFT_OCI={}", croft_oci.display());
     let suite = suite.to_str().context("the target folder's path is not UTF-8")?;
