@@ -1,4 +1,6 @@
 //! Runs a program under ptrace(2) and kills it, or a child of it, at an effectful system call.
+mod attached;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,6 +18,8 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+pub use attached::{Blow, Seen, while_acting};
 
 use crate::process::{describe, patience};
 
@@ -52,6 +56,8 @@ const EFFECTFUL: &[i64] = &[
     libc::SYS_sendfile,
     libc::SYS_copy_file_range,
     libc::SYS_fallocate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
     libc::SYS_fsetxattr,
@@ -264,21 +270,9 @@ impl Tracer {
         if !self.is_ours || !counts {
             return Ok(None);
         }
-        let (stop, registers) = match (ptrace::syscall_info(pid), ptrace::getregs(pid)) {
-            (Err(Errno::ESRCH), _) | (_, Err(Errno::ESRCH)) => return Ok(None),
-            (stop, registers) => (stop.context("look at a stop")?, registers.context("read registers")?),
-        };
-        if stop.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
-            return Ok(None);
-        }
-        let number = registers.orig_rax;
-        let makes = i32::try_from(registers.rdx).unwrap_or(0) & (libc::O_CREAT | libc::O_TRUNC) != 0;
-        let opens = number == libc::SYS_openat as u64 && makes;
-        if !opens && !EFFECTFUL.iter().any(|known| *known as u64 == number) {
-            return Ok(None);
-        }
+        let Some(registers) = entry(pid)?.filter(is_effectful) else { return Ok(None) };
         self.count += 1;
-        Ok((self.at == Some(self.count)).then_some(number))
+        Ok((self.at == Some(self.count)).then_some(registers.orig_rax))
     }
 
     /// Kills the program. What it has cloned goes on by itself, untraced.
@@ -313,6 +307,21 @@ impl Tracer {
             }
         }
     }
+}
+
+/// The registers of a process that has stopped on entry to a system call. It may have been killed meanwhile.
+fn entry(pid: Pid) -> Result<Option<libc::user_regs_struct>> {
+    let (stop, registers) = match (ptrace::syscall_info(pid), ptrace::getregs(pid)) {
+        (Err(Errno::ESRCH), _) | (_, Err(Errno::ESRCH)) => return Ok(None),
+        (stop, registers) => (stop.context("look at a stop")?, registers.context("read registers")?),
+    };
+    Ok((stop.op == libc::PTRACE_SYSCALL_INFO_ENTRY).then_some(registers))
+}
+
+fn is_effectful(registers: &libc::user_regs_struct) -> bool {
+    let number = registers.orig_rax;
+    let makes = i32::try_from(registers.rdx).unwrap_or(0) & (libc::O_CREAT | libc::O_TRUNC) != 0;
+    (number == libc::SYS_openat as u64 && makes) || EFFECTFUL.iter().any(|known| *known as u64 == number)
 }
 
 /// Lets a stopped process go on to its next stop. It may have been killed meanwhile.

@@ -9,8 +9,10 @@ use crate::daemon_images::{REGISTRY_HOST, Registry};
 
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
 
-const NEEDS: &[Facility] = &[Facility::Root];
-const REGISTRY: &[Facility] = &[Facility::Root, Facility::Packages(&["docker-registry"])];
+// Nothing here depends on the kind of host: the emulated one would only take longer.
+const NEEDS: &[Facility] = &[Facility::Root, Facility::NotEmulated];
+const REGISTRY: &[Facility] =
+    &[Facility::Root, Facility::NotEmulated, Facility::Packages(&["docker-registry"])];
 
 pub const SUBJECT: Subject = Subject {
     name: "daemon_faults",

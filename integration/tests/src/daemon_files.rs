@@ -8,7 +8,8 @@ use serde_json::Value;
 
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
 
-const NEEDS: &[Facility] = &[Facility::Root];
+// Nothing here depends on the kind of host: the emulated one would only take longer.
+const NEEDS: &[Facility] = &[Facility::Root, Facility::NotEmulated];
 
 pub const SUBJECT: Subject = Subject {
     name: "daemon_files",

@@ -10,9 +10,11 @@ use serde_json::Value;
 
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
 
-const NEEDS: &[Facility] = &[Facility::Root];
-const REGISTRY: &[Facility] = &[Facility::Root, Facility::Packages(&["docker-registry"])];
-const MMDEBSTRAP: &[Facility] = &[Facility::Root, Facility::Packages(&["mmdebstrap"])];
+// Nothing here depends on the kind of host: the emulated one would only take longer.
+const NEEDS: &[Facility] = &[Facility::Root, Facility::NotEmulated];
+const REGISTRY: &[Facility] =
+    &[Facility::Root, Facility::NotEmulated, Facility::Packages(&["docker-registry"])];
+const MMDEBSTRAP: &[Facility] = &[Facility::Root, Facility::NotEmulated, Facility::Packages(&["mmdebstrap"])];
 
 pub const SUBJECT: Subject = Subject {
     name: "daemon_images",

@@ -11,6 +11,7 @@ mod callers_podman;
 mod coverage;
 mod crash;
 mod daemon;
+mod daemon_crash;
 mod daemon_faults;
 mod daemon_files;
 mod daemon_health;
@@ -73,6 +74,7 @@ const SUBJECTS: &[Subject] = &[
     daemon_files::SUBJECT,
     daemon_images::SUBJECT,
     daemon_volumes::SUBJECT,
+    daemon_crash::SUBJECT,
     daemon_lists::SUBJECT,
     daemon_service::SUBJECT,
     daemon_watch::SUBJECT,

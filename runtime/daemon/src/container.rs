@@ -23,7 +23,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, mpsc, one
 
 use crate::daemon::{NetworkChange, Prepared, Shared, blocking};
 use crate::joins::For;
-use crate::records::{Phase, Record, Wanted};
+use crate::records::{Phase, Record, Sync, Wanted};
 use crate::supervise::problem;
 use crate::{clock, exec};
 
@@ -88,6 +88,8 @@ pub enum Command {
     Found(Option<protocol::State>),
     /// The pause before its next start is over; the number says which.
     Again(u32),
+    /// Answers when all that it was told before is done.
+    Settle(Answer),
 }
 
 /// How a container is removed.
@@ -294,6 +296,7 @@ impl Container {
                     }
                 }
                 Command::Again(pause) => self.again(pause).await,
+                Command::Settle(answer) => drop(answer.send(Ok(()))),
             }
         }
     }
@@ -311,10 +314,10 @@ impl Container {
     }
 
     /// Records a change before anybody sees it.
-    fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Problem> {
+    fn change(&self, sync: Sync, change: impl FnOnce(&mut Record)) -> Result<(), Problem> {
         let mut record = self.record();
         change(&mut record);
-        self.shared.records.update(&record)?;
+        self.shared.records.update(&record, sync)?;
         self.view.send_modify(|view| view.record = record);
         Ok(())
     }
@@ -330,10 +333,10 @@ impl Container {
             return Err(Problem::new(Kind::WrongState, title, "it runs already").hint(hint));
         }
         self.pause += 1;
-        self.change(|record| record.wanted = Wanted::Running)?;
+        self.change(self.record().policy(), |record| record.wanted = Wanted::Running)?;
         let started = self.run(&title, audience).await;
         if started.is_err() {
-            self.change(|record| record.wanted = Wanted::Stopped)?;
+            self.change(self.record().policy(), |record| record.wanted = Wanted::Stopped)?;
         }
         started
     }
@@ -390,7 +393,7 @@ impl Container {
         drop(joined);
         match started {
             Ok((pid, streams)) => {
-                self.change(|record| {
+                self.change(Sync::Later, |record| {
                     record.started = Some(clock::now());
                     record.exit = None;
                     // Its configuration was written with the new ones.
@@ -427,7 +430,7 @@ impl Container {
 
     async fn stop(&mut self, signal: i32) -> Result<(), Problem> {
         self.pause += 1;
-        self.change(|record| record.wanted = Wanted::Stopped)?;
+        self.change(self.record().policy(), |record| record.wanted = Wanted::Stopped)?;
         if self.state() == State::Paused {
             self.freeze(State::Paused, "resume", State::Running).await?;
         }
@@ -482,7 +485,7 @@ impl Container {
 
     async fn rename(&self, name: String) -> Result<(), Problem> {
         let Record { name: before, id, .. } = self.record();
-        self.change(|record| record.name.clone_from(&name))
+        self.change(Sync::Now, |record| record.name.clone_from(&name))
             .map_err(|problem| Problem { title: format!("rename to {name}"), ..problem })?;
         let (shared, old, new) = (Arc::clone(&self.shared), before.clone(), name.clone());
         blocking(move || shared.networks.rename(&id, &old, &new)).await?;
@@ -496,7 +499,7 @@ impl Container {
             let hint = format!("croft stop {0}, or croft rm --force {0}", self.record().name);
             return Err(Problem::new(Kind::WrongState, title, "it runs").hint(hint));
         }
-        self.change(|record| {
+        self.change(self.record().told(), |record| {
             (record.phase, record.wanted, record.volumes_go) = (Phase::Removing, Wanted::Stopped, volumes);
         })?;
         self.forget_health_watch();
@@ -518,21 +521,15 @@ impl Container {
         let again = wants_again(&record, exit.status, self.in_a_row);
         self.forget_health_watch();
         // The record first: a croftd that dies here finds the container stopped, not lost.
-        if let Err(problem) = self.change(|record| record.exit = Some(seen)) {
+        if let Err(problem) = self.change(record.told(), |record| record.exit = Some(seen)) {
             tracing::error!(container = record.name, %problem, "the end of a container is not recorded");
         }
         let _ =
             self.shared.shim.ask(Request::Delete { id: record.id.clone(), exec: None, force: true }).await;
         self.shared.release(&record).await;
         self.shared.happened("exit", &record.name, Some(detail));
-        if record.config.auto_remove && !again {
-            // As with Docker: nobody else can name what it leaves.
-            match self.remove(Removal { force: true, volumes: true }).await {
-                Ok(()) => return true,
-                Err(problem) => {
-                    tracing::error!(container = record.name, %problem, "a container that was to go stays");
-                }
-            }
+        if record.config.auto_remove && !again && self.remove_at_its_end().await {
+            return true;
         }
         // After the removal: who waits for its end finds nothing of it then.
         self.show(State::Stopped, None);
@@ -540,6 +537,16 @@ impl Container {
             self.pause_before_next();
         }
         false
+    }
+
+    /// Removes one that nobody wants once it has ended. Whether it is gone.
+    async fn remove_at_its_end(&mut self) -> bool {
+        // As with Docker: nobody else can name what it leaves.
+        let removed = self.remove(Removal { force: true, volumes: true }).await;
+        if let Err(problem) = &removed {
+            tracing::error!(container = self.record().name, %problem, "a container that was to go stays");
+        }
+        removed.is_ok()
     }
 
     fn pause_before_next(&mut self) {
@@ -559,7 +566,7 @@ impl Container {
             return;
         }
         let title = self.title("restart");
-        let done = match self.change(|record| record.restarts += 1) {
+        let done = match self.change(Sync::Later, |record| record.restarts += 1) {
             Ok(()) => self.run(&title, None).await.map(drop),
             Err(problem) => Err(problem),
         };
@@ -621,7 +628,12 @@ impl Container {
                 self.show(State::Running, None);
                 self.ended(UNSEEN).await
             }
-            (None, _) => false,
+            (None, _) => {
+                // Whoever ended or started it may have been killed before the last of it.
+                self.shared.release(&record).await;
+                let over = record.config.auto_remove && record.exit.is_some();
+                over && self.remove_at_its_end().await
+            }
         }
     }
 }

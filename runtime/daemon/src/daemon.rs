@@ -25,7 +25,7 @@ use crate::args::Args;
 use crate::container::{self, Command, Handle, Removal, View};
 use crate::ids::{Ids, Range};
 use crate::joins::{self, For, Joined};
-use crate::records::{Phase, Record, Records, Wanted};
+use crate::records::{Phase, Record, Records, Sync, Wanted};
 use crate::roots::Roots;
 use crate::supervise::{News, Place, Shim};
 use crate::volumes::{Volumes, With};
@@ -184,8 +184,12 @@ impl Shared {
         }
         let bundle = self.run_folder(&record.id);
         std::fs::create_dir_all(&bundle).map_err(|e| failed(&bundle, e))?;
-        let rootfs = self.roots.mount(&record.id, ids)?;
         let user = config.user.as_deref().or(image.user.as_deref()).unwrap_or("");
+        // A mount costs as much as all the rest: without names to look up there nothing in the root can be wrong.
+        let rootfs = match wanted {
+            For::Check if users::are_numbers(user, &config.groups) => self.roots.place(&record.id),
+            For::Check | For::Start => self.roots.mount(&record.id, ids)?,
+        };
         let mut user = users::find(&rootfs, user).map_err(&invalid)?;
         user.additional.extend(users::groups(&rootfs, &config.groups).map_err(&invalid)?);
         let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
@@ -259,20 +263,31 @@ impl Shared {
         Ok(files.into_iter().map(|(target, source)| (target.to_owned(), source)).collect())
     }
 
-    /// Takes back what [`Shared::prepare`] and [`Shared::attach`] did.
+    /// Takes back what [`Shared::prepare`] and [`Shared::attach`] did. What cannot be is logged, and tried again when the container is
+    /// removed.
     pub async fn release(self: &Arc<Self>, record: &Record) {
-        let (shared, id, name) = (Arc::clone(self), record.id.clone(), record.name.clone());
-        let done = blocking(move || {
-            shared.networks.detach(&id)?;
-            shared.left.notify_one();
-            shared.roots.unmount(&id)?;
-            shm::unmake(&shared.run_folder(&id));
-            let _ = std::fs::remove_dir_all(shared.run_folder(&id));
-            Ok(())
-        });
-        if let Err(problem) = done.await {
-            tracing::warn!(container = name, %problem, "something of a stopped container is left");
+        if let Err(problem) = self.try_release(record).await {
+            tracing::warn!(container = record.name, %problem, "something of a stopped container is left");
         }
+    }
+
+    async fn try_release(self: &Arc<Self>, record: &Record) -> Result<(), Problem> {
+        let (shared, id, title) = (Arc::clone(self), record.id.clone(), format!("release {}", record.name));
+        blocking(move || {
+            let folder = shared.run_folder(&id);
+            // One that fails keeps nothing of the others.
+            let (detached, unmounted) = (shared.networks.detach(&id), shared.roots.unmount(&id));
+            shared.left.notify_one();
+            shm::unmake(&folder);
+            let removed = match std::fs::remove_dir_all(&folder) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())))
+                }
+                _ => Ok(()),
+            };
+            detached.and(unmounted).and(removed)
+        })
+        .await
     }
 
     /// Removes all of a container: its process if there is one, its files, its ids, and its record last.
@@ -289,7 +304,7 @@ impl Shared {
             }
             _ => {}
         }
-        self.release(record).await;
+        self.try_release(record).await?;
         let (shared, record) = (Arc::clone(self), record.clone());
         blocking(move || {
             shared.networks.release(&record.id)?;
@@ -396,7 +411,14 @@ impl Daemon {
         let mut heard = heard;
         let first = tokio::time::timeout(FIRST_NEWS, heard.recv()).await;
         match first {
-            Ok(Some(news)) => daemon.heard(news),
+            Ok(Some(news)) => {
+                daemon.heard(news);
+                let handles: Vec<Handle> = daemon.read().values().cloned().collect();
+                for handle in handles {
+                    // One that went by itself has nothing to settle.
+                    let _ = handle.ask(Command::Settle).await;
+                }
+            }
             _ => {
                 anyhow::bail!("the supervisor does not answer; see {}", args.state.join("shim.log").display())
             }
@@ -603,7 +625,7 @@ impl Daemon {
     async fn make(&self, record: &mut Record, anonymous: Vec<String>) -> Result<(), Problem> {
         if record.config.userns == Userns::Own && !joins::any(&record.config) {
             record.ids = Some(self.shared.ids.take(&record.id)?.start);
-            self.shared.records.update(record)?;
+            self.shared.records.update(record, Sync::Later)?;
         }
         let (shared, made) = (Arc::clone(&self.shared), record.clone());
         blocking(move || {
@@ -632,7 +654,7 @@ impl Daemon {
         self.shared.prepare(record, For::Check).await?;
         self.shared.release(record).await;
         record.phase = Phase::Made;
-        self.shared.records.update(record)
+        self.shared.records.update(record, record.told())
     }
 
     /// Removes a container.

@@ -1,12 +1,12 @@
 //! Ranges of user and group ids: every container has its own, and no two croftd of a host give out the same.
 //!
-//! A range is taken by making a file with its number in a folder that all croftd of the host share, which the kernel does for one of them
-//! only (O_EXCL). The folder is on a file system that a reboot empties: ids on disk are the containers' own, so that a container may have
+//! A range is taken by making a symbolic link with its number in a folder that all croftd of the host share, which the kernel does for one of
+//! them only. What it leads to is no file: it says whose the range is, and is there from the link's first moment, even if croftd dies. The folder is on a file system that a reboot empties: ids on disk are the containers' own, so that a container may have
 //! other ids of the host after it.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use croft_api::problem::{Kind, Problem};
@@ -54,14 +54,10 @@ impl Ids {
         let failed = |detail: String| Problem::new(Kind::Internal, "take a range of ids", detail);
         for number in FIRST..LAST {
             let path = self.folder.join(number.to_string());
-            match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
+            match symlink(self.line(container), &path) {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(failed(format!("{}: {e}", path.display()))),
-                Ok(mut file) => {
-                    let written = file.write_all(self.line(container).as_bytes());
-                    written.map_err(|e| failed(format!("{}: {e}", path.display())))?;
-                    return Ok(Range { start: number * COUNT, count: COUNT });
-                }
+                Ok(()) => return Ok(Range { start: number * COUNT, count: COUNT }),
             }
         }
         Err(failed(format!("all {} are taken; see {}", LAST - FIRST, self.folder.display())))
@@ -78,11 +74,11 @@ impl Ids {
     /// When another has it.
     pub fn keep(&self, start: u32, container: &str) -> Result<(), Problem> {
         let path = self.folder.join((start / COUNT).to_string());
-        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
-            Ok(mut file) => file.write_all(self.line(container).as_bytes()).map_err(|e| e.to_string()),
-            Err(_) => match fs::read_to_string(&path) {
-                Ok(line) if line == self.line(container) => Ok(()),
-                Ok(line) => Err(format!("{} has it", line.trim())),
+        match symlink(self.line(container), &path) {
+            Ok(()) => Ok(()),
+            Err(_) => match fs::read_link(&path) {
+                Ok(line) if line.as_os_str() == self.line(container).as_str() => Ok(()),
+                Ok(line) => Err(format!("{} has it", line.display())),
                 Err(e) => Err(e.to_string()),
             },
         }
@@ -94,8 +90,8 @@ impl Ids {
         let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
         let of_ours = |entry: fs::DirEntry| {
             let number: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let line = fs::read_to_string(entry.path()).ok()?;
-            let (container, owner) = line.trim_end().split_once(' ')?;
+            let line = fs::read_link(entry.path()).ok()?;
+            let (container, owner) = line.to_str()?.split_once(' ')?;
             (owner == self.owner)
                 .then(|| (Range { start: number * COUNT, count: COUNT }, container.to_owned()))
         };
@@ -103,7 +99,7 @@ impl Ids {
     }
 
     fn line(&self, container: &str) -> String {
-        format!("{container} {}\n", self.owner)
+        format!("{container} {}", self.owner)
     }
 }
 

@@ -1,14 +1,14 @@
 //! What has to survive croftd and a reboot: containers and events, in SQLite.
 //!
-//! One croftd writes, under a lock that is held for single statements and transactions only. WAL with `synchronous = FULL`: what was answered
-//! is on disk.
+//! One croftd writes, under a lock that is held for single statements and transactions only. WAL: whatever is written outlives croftd at once, and a power
+//! cut too where [`Sync::Now`] is asked for. A commit waits for the disk then, longer than for all the rest of a start.
 
 mod volumes;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use croft_api::container::{Config, Exit, Limits};
+use croft_api::container::{Config, Exit, Limits, Restart};
 use croft_api::event::Event;
 use croft_api::problem::{Kind, Problem};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
@@ -36,6 +36,9 @@ const MOST_ENDS: i64 = 10_000;
 
 /// How many events are kept.
 const MOST_EVENTS: i64 = 10_000;
+
+/// After how many events those are removed that are too many.
+const PRUNED_EVERY: i64 = 100;
 
 /// What is kept of a container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,6 +93,27 @@ pub enum Wanted {
     Stopped,
 }
 
+/// When a change is on the disk. What comes first is there whenever what comes later is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Before anybody is told: it survives a power cut.
+    Now,
+    /// When the kernel or a later change brings it there: a power cut may take it back, and the death of croftd does not.
+    Later,
+}
+
+impl Record {
+    /// For what its user was told of it. A container that goes at its end goes with a power cut as well.
+    pub fn told(&self) -> Sync {
+        if self.config.auto_remove { Sync::Later } else { Sync::Now }
+    }
+
+    /// For what shall be of it after a power cut: that is for its policy to say, if it has one.
+    pub fn policy(&self) -> Sync {
+        if self.config.restart == Restart::No { Sync::Later } else { Sync::Now }
+    }
+}
+
 /// The database.
 #[derive(Debug)]
 pub struct Records {
@@ -141,7 +165,23 @@ impl Records {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a new container.
+    /// Writes, and gives what `write` gives.
+    fn write<T>(
+        &self,
+        sync: Sync,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let connection = self.lock();
+        if sync == Sync::Now {
+            return write(&connection);
+        }
+        connection.pragma_update(None, "synchronous", "normal")?;
+        let written = write(&connection);
+        connection.pragma_update(None, "synchronous", "full")?;
+        written
+    }
+
+    /// Keeps a new container, on the disk before anything of it is there.
     ///
     /// # Errors
     /// [`Kind::Conflict`] when its name is taken.
@@ -164,12 +204,13 @@ impl Records {
     ///
     /// # Errors
     /// [`Kind::Conflict`] when it has a new name, and that is taken; when it cannot be written.
-    pub fn update(&self, record: &Record) -> Result<(), Problem> {
+    pub fn update(&self, record: &Record, sync: Sync) -> Result<(), Problem> {
         let text = text(record)?;
-        let done = self.lock().execute(
-            "UPDATE containers SET name = ?2, record = ?3 WHERE id = ?1",
-            params![record.id, record.name, text],
-        );
+        let done = self.write(sync, |connection| {
+            connection
+                .prepare_cached("UPDATE containers SET name = ?2, record = ?3 WHERE id = ?1")?
+                .execute(params![record.id, record.name, text])
+        });
         done.map(drop).map_err(refused(&format!("keep {}", record.name)))
     }
 
@@ -179,9 +220,9 @@ impl Records {
     /// When it cannot be written.
     pub fn remove(&self, record: &Record) -> Result<(), Problem> {
         let what = "forget a container";
-        let mut connection = self.lock();
-        let remove = |connection: &mut Connection| {
-            let transaction = connection.transaction()?;
+        // A power cut may bring it back, as one that is being removed.
+        let removed = self.write(Sync::Later, |connection| {
+            let transaction = connection.unchecked_transaction()?;
             transaction.execute("DELETE FROM containers WHERE id = ?", [&record.id])?;
             if let Some(exit) = record.exit.as_ref().and_then(|exit| serde_json::to_string(exit).ok()) {
                 transaction
@@ -190,8 +231,8 @@ impl Records {
                 transaction.execute("DELETE FROM ends WHERE number <= ?", [oldest])?;
             }
             transaction.commit()
-        };
-        remove(&mut connection).map_err(failed(what))
+        });
+        removed.map_err(failed(what))
     }
 
     /// How a container ended that has been removed since.
@@ -233,15 +274,19 @@ impl Records {
     /// When it cannot be written.
     pub fn event(&self, mut event: Event) -> Result<Event, Problem> {
         let what = "keep an event";
-        let connection = self.lock();
-        connection
-            .execute(
-                "INSERT INTO events (time, action, object, name, detail) VALUES (?, ?, ?, ?, ?)",
-                params![event.time, event.action, event.object, event.name, event.detail],
-            )
-            .map_err(failed(what))?;
-        let id = connection.last_insert_rowid();
-        connection.execute("DELETE FROM events WHERE id <= ?", [id - MOST_EVENTS]).map_err(failed(what))?;
+        let id = self.write(Sync::Later, |connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO events (time, action, object, name, detail) VALUES (?, ?, ?, ?, ?)",
+                )?
+                .execute(params![event.time, event.action, event.object, event.name, event.detail])?;
+            let id = connection.last_insert_rowid();
+            if id % PRUNED_EVERY == 0 {
+                connection.execute("DELETE FROM events WHERE id <= ?", [id - MOST_EVENTS])?;
+            }
+            Ok(id)
+        });
+        let id = id.map_err(failed(what))?;
         event.id = id.unsigned_abs();
         Ok(event)
     }
@@ -321,7 +366,7 @@ mod tests {
         let again = records.insert(&Record { id: "other".into(), ..record("web") });
         assert_eq!(again.unwrap_err().kind, Kind::Conflict);
         web.phase = Phase::Made;
-        records.update(&web).unwrap();
+        records.update(&web, Sync::Later).unwrap();
         drop(records);
         let records = Records::open(&folder.path().join("db")).unwrap();
         assert_eq!(records.all().unwrap(), [web.clone()]);

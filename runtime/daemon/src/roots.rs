@@ -290,7 +290,7 @@ impl Roots {
     /// When it is not there, or the kernel refuses.
     pub fn mount(&self, container: &str, ids: Option<Range>) -> Result<PathBuf, Problem> {
         let title = format!("mount the root of {container}");
-        let target = self.mounts.join(container);
+        let target = self.place(container);
         std::fs::create_dir_all(&target)
             .map_err(|e| Problem::new(Kind::Internal, &*title, format!("{}: {e}", target.display())))?;
         let ids = ids.map(|Range { start, count }| IdRange { start, size: count });

@@ -15,6 +15,12 @@ pub fn find(rootfs: &Path, asked: &str) -> Result<User, String> {
     resolve(asked, &read("etc/passwd"), &read("etc/group"))
 }
 
+/// Whether this user and these groups mean the same in every root.
+pub fn are_numbers(user: &str, groups: &[String]) -> bool {
+    let is_number = |word: &str| word.is_empty() || word.parse::<u32>().is_ok();
+    user.split(':').all(is_number) && groups.iter().all(|group| is_number(group))
+}
+
 /// The groups that `asked` mean in the root at `rootfs`, names or numbers.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use croft_api::container::{Limits, State, Update};
 use croft_api::problem::{Kind, Problem};
 
 use super::Container;
+use crate::records::Sync;
 use crate::spec;
 
 impl Container {
@@ -20,16 +21,16 @@ impl Container {
         let runs = matches!(self.state(), State::Running | State::Paused);
         let is_applied = runs && config.limits != before.limits;
         let limits = config.limits.clone();
-        self.change(|record| {
+        self.change(Sync::Now, |record| {
             record.config = config;
             record.limits_before = is_applied.then(|| before.limits.clone());
         })?;
         if is_applied {
             if let Err(why) = self.apply(&limits).await {
-                self.change(|record| (record.config, record.limits_before) = (before, None))?;
+                self.change(Sync::Now, |record| (record.config, record.limits_before) = (before, None))?;
                 return Err(Problem::new(Kind::Invalid, title, why));
             }
-            self.change(|record| record.limits_before = None)?;
+            self.change(Sync::Now, |record| record.limits_before = None)?;
         }
         self.shared.happened("update", &self.record().name, None);
         Ok(())
@@ -40,10 +41,10 @@ impl Container {
         let Some(before) = self.record().limits_before else { return };
         let limits = self.record().config.limits;
         let done = match self.apply(&limits).await {
-            Ok(()) => self.change(|record| record.limits_before = None),
+            Ok(()) => self.change(Sync::Now, |record| record.limits_before = None),
             Err(why) => {
                 tracing::warn!(container = self.record().name, why, "an update is taken back");
-                self.change(|record| (record.config.limits, record.limits_before) = (before, None))
+                self.change(Sync::Now, |record| (record.config.limits, record.limits_before) = (before, None))
             }
         };
         if let Err(problem) = done {

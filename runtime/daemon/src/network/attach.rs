@@ -130,15 +130,16 @@ impl Networks {
     pub fn detach(&self, container: &str) -> Result<(), Problem> {
         let Some(attached) = self.attached.read::<Attached>(container)? else { return Ok(()) };
         let title = format!("disconnect {container}");
+        // The record goes last: a croftd that is killed in between does all of it again.
+        let freed = self.service.remove(&title, container);
+        for port in attached.slowed() {
+            Links::open().and_then(|mut links| links.lift(port)).map_err(|f| of_failure(&title, f))?;
+        }
         {
             let _setting_up = self.setting_up();
             self.firewall.remove(&firewall::of_attached(&attached)).map_err(|f| of_failure(&title, f))?;
             self.attached.remove(container)?;
         }
-        for port in attached.slowed() {
-            Links::open().and_then(|mut links| links.lift(port)).map_err(|f| of_failure(&title, f))?;
-        }
-        let freed = self.service.remove(&title, container);
         self.known().unpublish(container, &attached.lease.publish);
         freed
     }
