@@ -49,7 +49,20 @@ impl Croft {
         Self::begin(Stage::new(host)?, runtime, build::daemon(Build::Debug)?, &[])
     }
 
-    fn begin(
+    /// As [`Croft::new`], without the image.
+    pub fn without_images(host: &Host) -> Result<Self> {
+        let stage = Stage::new(host)?;
+        let runtime = stage.runtime();
+        Self::empty(stage, runtime, build::daemon(Build::Debug)?, &[])
+    }
+
+    fn begin(stage: Stage, runtime: PathBuf, programs: [PathBuf; 3], options: &[&str]) -> Result<Self> {
+        let new = Self::empty(stage, runtime, programs, options)?;
+        new.ok(&["image", "import", &new.path("rootfs.tar"), "box"])?;
+        Ok(new)
+    }
+
+    fn empty(
         stage: Stage,
         runtime: PathBuf,
         [croftd, shim, program]: [PathBuf; 3],
@@ -58,7 +71,6 @@ impl Croft {
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let mut new = Self { stage, daemon: None, croftd, shim, runtime, options, program };
         new.start()?;
-        new.ok(&["image", "import", &new.path("rootfs.tar"), "box"])?;
         Ok(new)
     }
 

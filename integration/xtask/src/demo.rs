@@ -141,8 +141,6 @@ fn nothing_is_left() -> Result<()> {
     for hierarchy in fs::read_dir("/sys/fs/cgroup")?.flatten() {
         let left = hierarchy.path().join("croft/croft-demo");
         ensure!(!left.exists(), "{} is left", left.display());
-        let left = hierarchy.path().join("croft-demo-daemon");
-        ensure!(!left.exists(), "{} is left", left.display());
     }
     Ok(())
 }

@@ -7,6 +7,9 @@ use croft_harness::debian::ensure_packages;
 /// To make root filesystems.
 const ROOTFS: &[&str] = &["mmdebstrap", "debian-archive-keyring", "busybox-static"];
 
+/// What the demo serves images and sets networks up with.
+const DEMO: &[&str] = &["docker-registry", "nftables", "iproute2", "util-linux"];
+
 /// What the integration tests run beside croft-oci.
 const TESTS: &[&str] = &[
     "runc",
@@ -22,6 +25,10 @@ const TESTS: &[&str] = &[
     "docker.io",
     "iptables",
     "golang-github-containers-common",
+    "skopeo",
+    "umoci",
+    "curl",
+    "python3-prometheus-client",
 ];
 
 /// Installs what building needs.
@@ -31,12 +38,12 @@ pub fn for_build() -> Result<()> {
 
 /// Installs what the demo needs.
 pub fn for_demo() -> Result<()> {
-    ensure_packages(&[PACKAGES, ROOTFS].concat())
+    ensure_packages(&[PACKAGES, ROOTFS, DEMO].concat())
 }
 
 /// Installs what all tests need.
 pub fn for_tests() -> Result<()> {
-    ensure_packages(&[PACKAGES, ROOTFS, TESTS].concat())
+    ensure_packages(&[PACKAGES, ROOTFS, DEMO, TESTS].concat())
 }
 
 #[cfg(test)]
