@@ -56,7 +56,7 @@ fn clock(seconds: u64) -> String {
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// The terminal as it was before, whichever way this ends; a panic restores it too, by the hook of [`ratatui::init`].
+/// The terminal as it was before, whichever way this ends; a panic restores it too, by the hook of [`ratatui::init()`].
 struct Restored(ratatui::DefaultTerminal);
 
 impl Drop for Restored {

@@ -1,0 +1,189 @@
+//! What a container has beside its record: its mounted root, its bundle, its cable. Made for a start, taken back at its end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use croft_api::container::{Ipc, NetworkMode};
+use croft_api::problem::{Kind, Problem};
+use croftd_network::Files;
+
+use super::{Prepared, Shared, blocking};
+use crate::ids::Range;
+use crate::joins::{For, Joined};
+use crate::records::{Phase, Record};
+use crate::volumes::With;
+use crate::{devices, resolv, shm, spec, users};
+
+impl Shared {
+    /// Mounts a container's root and writes its bundle.
+    ///
+    /// # Errors
+    /// When the image is gone, or what was asked for is not possible.
+    pub async fn prepare(self: &Arc<Self>, record: &Record, wanted: For) -> Result<Prepared, Problem> {
+        let (shared, record) = (Arc::clone(self), record.clone());
+        blocking(move || shared.prepare_now(&record, wanted)).await
+    }
+
+    fn prepare_now(&self, record: &Record, wanted: For) -> Result<Prepared, Problem> {
+        let title = format!("start {}", record.name);
+        let invalid = |detail: String| Problem::new(Kind::Invalid, title.clone(), detail);
+        let failed = |path: &Path, e: std::io::Error| {
+            Problem::new(Kind::Internal, title.clone(), format!("{}: {e}", path.display()))
+        };
+        let config = &record.config;
+        let image = self.roots.image(&record.image_id)?;
+        let joined = self.joined(&title, config, wanted)?;
+        let ids = record.ids.or(joined.ids).map(|start| Range { start, count: crate::ids::COUNT });
+        if let Some(start) = record.ids {
+            self.ids.keep(start, &record.id)?;
+        }
+        let bundle = self.run_folder(&record.id);
+        std::fs::create_dir_all(&bundle).map_err(|e| failed(&bundle, e))?;
+        let user = config.user.as_deref().or(image.user.as_deref()).unwrap_or("");
+        // A mount costs as much as all the rest: without names to look up there nothing in the root can be wrong.
+        let rootfs = match wanted {
+            For::Check if users::are_numbers(user, &config.groups) => self.roots.place(&record.id),
+            For::Check | For::Start => self.roots.mount(&record.id, ids)?,
+        };
+        let mut user = users::find(&rootfs, user).map_err(&invalid)?;
+        user.additional.extend(users::groups(&rootfs, &config.groups).map_err(&invalid)?);
+        let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
+        let files = self.own_files(&bundle, record, &hostname, &joined).map_err(|e| failed(&bundle, e))?;
+        let nodes = devices::make(&config.devices, config.privileged, &bundle.join("devices"), ids);
+        let own_shm = match config.ipc {
+            Ipc::Shareable => {
+                Some(shm::make(&bundle, config.shm_size).map_err(|e| failed(&bundle.join("shm"), e))?)
+            }
+            _ => None,
+        };
+        let found = spec::Found {
+            id: &record.id,
+            hostname: &hostname,
+            rootfs: &rootfs,
+            ids,
+            user,
+            cgroup: &format!("/{}/{}", self.cgroup, record.id),
+            joined: &joined.namespaces,
+            shm: own_shm.as_deref().or(joined.shm.as_deref()),
+            devices: &nodes.map_err(&invalid)?,
+            kernel: self.kernel,
+            init: &self.init,
+            files: &files,
+            volumes: &|name| self.volumes.data(name),
+            unified: self.unified,
+        };
+        let config =
+            spec::config_json(config, &image.defaults, &found).map_err(|e| invalid(e.to_string()))?;
+        let path = bundle.join("config.json");
+        let text = serde_json::to_vec(&config).map_err(|e| invalid(e.to_string()))?;
+        std::fs::write(&path, text).map_err(|e| failed(&path, e))?;
+        Ok(Prepared { bundle, joined })
+    }
+
+    /// The files that croftd gives every container.
+    pub(super) fn own_files(
+        &self,
+        bundle: &Path,
+        record: &Record,
+        hostname: &str,
+        joined: &Joined,
+    ) -> std::io::Result<std::collections::BTreeMap<String, PathBuf>> {
+        let hosts = bundle.join("hosts");
+        let resolv = bundle.join("resolv.conf");
+        let names = match &record.config.network {
+            NetworkMode::Networks(_) => {
+                self.networks.files(&record.id, hostname).map_err(std::io::Error::other)?
+            }
+            // Without a network there is nobody to ask; on the host's it is the host's to say who.
+            other => Files {
+                hosts: format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n"),
+                resolv: match other {
+                    NetworkMode::Host => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+                    _ => String::new(),
+                },
+            },
+        };
+        // Who shares a network shares its names, those too that are added later.
+        let (hosts, resolv) = match &joined.names {
+            Some(theirs) => (theirs.join("hosts"), theirs.join("resolv.conf")),
+            None => {
+                std::fs::write(&hosts, resolv::hosts(names.hosts, &record.config))?;
+                std::fs::write(&resolv, resolv::resolv_conf(&names.resolv, &record.config))?;
+                (hosts, resolv)
+            }
+        };
+        let name = bundle.join("hostname");
+        std::fs::write(&name, format!("{hostname}\n"))?;
+        let files = [("/etc/hosts", hosts), ("/etc/hostname", name), ("/etc/resolv.conf", resolv)];
+        Ok(files.into_iter().map(|(target, source)| (target.to_owned(), source)).collect())
+    }
+
+    /// Takes back what [`Shared::prepare`] and [`Shared::attach`] did. What cannot be is logged, and tried again when the container is
+    /// removed.
+    pub async fn release(self: &Arc<Self>, record: &Record) {
+        if let Err(problem) = self.try_release(record).await {
+            tracing::warn!(container = record.name, %problem, "something of a stopped container is left");
+        }
+    }
+
+    async fn try_release(self: &Arc<Self>, record: &Record) -> Result<(), Problem> {
+        let (shared, id, title) = (Arc::clone(self), record.id.clone(), format!("release {}", record.name));
+        blocking(move || {
+            let folder = shared.run_folder(&id);
+            // One that fails keeps nothing of the others.
+            let (detached, unmounted) = (shared.networks.detach(&id), shared.roots.unmount(&id));
+            shared.left.notify_one();
+            shm::unmake(&folder);
+            let removed = match std::fs::remove_dir_all(&folder) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())))
+                }
+                _ => Ok(()),
+            };
+            detached.and(unmounted).and(removed)
+        })
+        .await
+    }
+
+    /// Removes all of a container: its process if there is one, its files, its ids, and its record last.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed; its record stays then.
+    pub async fn unmake(self: &Arc<Self>, record: &Record) -> Result<(), Problem> {
+        use croft_shim::protocol::{FailureKind, Request};
+        let title = format!("remove {}", record.name);
+        let deleted = self.shim.ask(Request::Delete { id: record.id.clone(), exec: None, force: true }).await;
+        match deleted {
+            Err(failure) if failure.kind != FailureKind::NotFound => {
+                return Err(crate::supervise::problem(&title, &failure));
+            }
+            _ => {}
+        }
+        self.try_release(record).await?;
+        let (shared, record) = (Arc::clone(self), record.clone());
+        blocking(move || {
+            shared.networks.release(&record.id)?;
+            shared.roots.delete(&record.id)?;
+            let folder = shared.folder(&record.id);
+            match std::fs::remove_dir_all(&folder) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())));
+                }
+                _ => {}
+            }
+            // Last: until here the record says whose they are.
+            match record.phase {
+                Phase::Making => shared.volumes.remove_with(&shared.records, &record, With::Failed)?,
+                _ if record.volumes_go => {
+                    shared.volumes.remove_with(&shared.records, &record, With::Anonymous)?;
+                }
+                _ => {}
+            }
+            record.ids.iter().for_each(|start| shared.ids.give_back(*start));
+            shared.records.remove(&record)?;
+            shared.happened("delete", &record.name, None);
+            Ok(())
+        })
+        .await
+    }
+}
