@@ -6,7 +6,8 @@ use serde_json::Value;
 
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
 
-const NETWORKS: &[Facility] = &[Facility::Root, Facility::Packages(&["nftables", "iproute2"])];
+const NETWORKS: &[Facility] =
+    &[Facility::Root, Facility::NotEmulated, Facility::Packages(&["nftables", "iproute2"])];
 
 pub const SUBJECT: Subject = Subject {
     name: "daemon_networks",

@@ -27,12 +27,14 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
 async fn metrics(State(daemon): State<Arc<Daemon>>) -> Result<Response, Refusal> {
     let text = blocking(move || {
         let shared = daemon.shared();
+        let stats = Sampler::new(shared)?.take(&daemon.views());
+        // After those in it: what is the whole's is never less than what is its parts'.
         let group = shared.counters()?.group(Path::new(shared.group()));
         let group =
             group.map_err(|e| Problem::new(Kind::Internal, "read the containers' group", error_chain(&e)))?;
         let scrape = Scrape {
             containers: daemon.list(),
-            stats: Sampler::new(shared)?.take(&daemon.views()),
+            stats,
             group,
             images: shared.roots.list()?.iter().map(|image| image.size).collect(),
             own: Own::read(),
