@@ -6,8 +6,8 @@ use serde_json::Value;
 
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
 
-const NETWORKS: &[Facility] =
-    &[Facility::Root, Facility::NotEmulated, Facility::Packages(&["nftables", "iproute2"])];
+const NETWORKS: &[Facility] = &[Facility::Root, Facility::Packages(&["nftables", "iproute2"])];
+const WITH_CURL: &[Facility] = &[Facility::Root, Facility::Packages(&["nftables", "iproute2", "curl"])];
 
 pub const SUBJECT: Subject = Subject {
     name: "daemon_networks",
@@ -15,7 +15,7 @@ pub const SUBJECT: Subject = Subject {
     tests: &[
         Test { name: "networks_are_made_listed_and_removed", requires: NETWORKS, run: made_and_removed },
         Test { name: "a_container_has_several_networks_and_names", requires: NETWORKS, run: several },
-        Test { name: "containers_join_and_leave_networks", requires: NETWORKS, run: join_and_leave },
+        Test { name: "containers_join_and_leave_networks", requires: WITH_CURL, run: join_and_leave },
         Test { name: "a_routed_network_with_limits", requires: NETWORKS, run: routed_with_limits },
         Test { name: "bad_requests_for_networks_leave_nothing", requires: NETWORKS, run: bad_requests },
         Test { name: "a_killed_croftd_finishes_what_it_began", requires: NETWORKS, run: killed },
