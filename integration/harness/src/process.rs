@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid};
 
 /// What a finished program printed, and how it ended.
 #[derive(Debug, Clone)]
@@ -134,6 +134,37 @@ pub fn ends_within(pid: Pid, limit: Duration) -> Result<bool> {
     }
 }
 
+/// Waits for the end of `holder`, a child that holds a pid namespace whose first process was killed.
+///
+/// A process of the namespace whose parent was outside of it, an `nsenter` that a test had to kill, came to the suite: until its exit
+/// status is taken the namespace does not end (`pid_namespaces(7)`).
+pub fn end_of_namespace(holder: &mut Child) -> Result<()> {
+    while !ends_within(Pid::from_child(holder), Duration::from_millis(20))? {
+        for pid in strays()? {
+            // Of those that still live nothing is taken.
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+    }
+    holder.wait().map(drop).context("wait for the holder of a namespace")
+}
+
+/// Children of this process that are of a pid namespace below its own. None that it started itself is: those are `unshare` and
+/// `nsenter`.
+fn strays() -> Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let children = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        for pid in children.split_whitespace() {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            if numbers.is_some_and(|numbers| numbers.split_whitespace().count() > 1) {
+                found.extend(Pid::from_raw(pid.parse()?));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The command line as one would type it, near enough to repeat by hand.
 pub fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -176,6 +207,25 @@ mod tests {
         let text = error.to_string();
         let pid = text.lines().find_map(|l| l.parse().ok()).and_then(Pid::from_raw).unwrap();
         assert!(ends_within(pid, Duration::from_secs(5)).unwrap(), "{text}");
+    }
+
+    #[test]
+    fn a_namespace_ends_though_its_processes_came_to_the_suite() {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        let unshare = ["--pid", "--fork", "--kill-child", "sh", "-c", "echo ready; sleep 1000 & wait"];
+        let mut holder = Command::new("unshare").args(unshare).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = [0; 6];
+        holder.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", holder.id());
+        let first: i32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+        let target = first.to_string();
+        let nsenter = ["--target", &target, "--pid", "sh", "-c", "echo ready; exec sleep 1000"];
+        let mut enters = Command::new("nsenter").args(nsenter).stdout(Stdio::piped()).spawn().unwrap();
+        enters.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        enters.kill().unwrap();
+        enters.wait().unwrap();
+        rustix::process::kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+        end_of_namespace(&mut holder).unwrap();
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Drop for Stage {
     /// The end of the first process ends all others of its pid namespace before `unshare` sees it; then cgroups are empty.
     fn drop(&mut self) {
         let _ = kill_process(self.init, Signal::KILL);
-        let _ = self.holder.wait();
+        let _ = process::end_of_namespace(&mut self.holder);
         for root in &self.hierarchies {
             remove_cgroups(&root.join(&self.name));
         }

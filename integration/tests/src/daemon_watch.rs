@@ -154,10 +154,14 @@ fn screen(host: &Host) -> Result<()> {
     let mut terminal = start()?;
     ensure!(terminal.mode()? != cooked, "what is typed is not shown");
     terminal.type_in(b"m", COMMAND_LIMIT)?;
-    // Only what differs is drawn, but after a change of size everything is.
-    terminal.resize(25, 150)?;
-    terminal.wait_for("running", COMMAND_LIMIT)?;
-    terminal.wait_for("MEMv", COMMAND_LIMIT)?;
+    // Only what differs is drawn, but after a change of size everything is. The key may be looked at after the change.
+    let mut rows = 25..200;
+    let mut sorted = false;
+    while !sorted {
+        terminal.resize(rows.next().context("it is never sorted by memory")?, 150)?;
+        terminal.wait_for("running", COMMAND_LIMIT)?;
+        sorted = terminal.wait_for("busy", COMMAND_LIMIT)?.contains("MEMv");
+    }
     terminal.type_in(b"q", COMMAND_LIMIT)?;
     ended(&mut terminal, 0)?;
     ensure!(terminal.mode()? == cooked);
