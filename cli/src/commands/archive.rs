@@ -3,54 +3,16 @@
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 
-use bytes::{Buf, Bytes};
 use croft_api::client::{Client, Pieces};
+use croft_api::pieces::{self, Reader};
 use http::Method;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::Failed;
 
-/// Pieces that may wait for who takes them.
-const AHEAD: usize = 16;
-
-/// Bytes that are sent at once.
-const PIECE: usize = 64 << 10;
-
 /// Where a thread writes what goes to croftd.
-pub struct Sender(mpsc::Sender<io::Result<Bytes>>);
-
-impl Write for Sender {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let gone = |_| io::Error::new(ErrorKind::BrokenPipe, "croftd takes no more");
-        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What comes from croftd, for a thread that reads it.
-pub struct Receiver {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    piece: Bytes,
-}
-
-impl Read for Receiver {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.pieces.blocking_recv() {
-                None => return Ok(0),
-                Some(piece) => self.piece = piece?,
-            }
-        }
-        let count = buffer.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut buffer[..count]);
-        Ok(count)
-    }
-}
+pub type Sender = pieces::Writer<io::Error>;
 
 /// Sends what `work` writes.
 ///
@@ -62,10 +24,10 @@ pub async fn send<T: DeserializeOwned>(
     path: &str,
     work: impl FnOnce(&mut BufWriter<Sender>) -> io::Result<()> + Send + 'static,
 ) -> Result<T, Failed> {
-    let (sender, pieces) = mpsc::channel(AHEAD);
+    let (sender, received) = mpsc::channel(pieces::AHEAD);
     let worked = tokio::task::spawn_blocking(move || {
         let ends = sender.clone();
-        let mut to = BufWriter::with_capacity(PIECE, Sender(sender));
+        let mut to = BufWriter::with_capacity(pieces::SIZE, Sender::new(sender, "croftd takes no more"));
         let done = work(&mut to).and_then(|()| to.flush());
         if let Err(e) = &done {
             // Without this croftd would take the end for that of the archive.
@@ -73,7 +35,7 @@ pub async fn send<T: DeserializeOwned>(
         }
         done
     });
-    let answer = client.upload(method, path, pieces).await;
+    let answer = client.upload(method, path, received).await;
     let worked = worked.await.map_err(|e| Failed::from(e.to_string()))?;
     match (answer, worked) {
         (Err(croft_api::client::Error::Broken(_)), Err(e)) => Err(Failed::from(e.to_string())),
@@ -88,10 +50,10 @@ pub async fn send<T: DeserializeOwned>(
 /// When the connection breaks, or what `work` says.
 pub async fn receive<T: Send + 'static>(
     mut from: Pieces,
-    work: impl FnOnce(Receiver) -> Result<T, Failed> + Send + 'static,
+    work: impl FnOnce(Reader) -> Result<T, Failed> + Send + 'static,
 ) -> Result<T, Failed> {
-    let (sender, pieces) = mpsc::channel(AHEAD);
-    let worked = tokio::task::spawn_blocking(move || work(Receiver { pieces, piece: Bytes::new() }));
+    let (sender, received) = mpsc::channel(pieces::AHEAD);
+    let worked = tokio::task::spawn_blocking(move || work(Reader::new(received)));
     let broken = loop {
         match from.next().await {
             Ok(Some(piece)) => {

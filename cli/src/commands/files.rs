@@ -7,10 +7,11 @@ use std::path::{Component, Path, PathBuf};
 use croft_api::client::{Client, Error};
 use croft_api::files::{Change, Commit, FileKind, Stat};
 use croft_api::image::Image;
+use croft_api::pieces::Reader;
 use croft_api::problem::Kind;
 use http::Method;
 
-use super::archive::{self, Receiver};
+use super::archive;
 use super::{Failed, part};
 use crate::args::{CommitArgs, CpArgs, ExportArgs, Format};
 use crate::output;
@@ -117,13 +118,7 @@ fn chain(error: &io::Error) -> String {
 }
 
 /// Unpacks below `folder`; with `new_name`, the first part of every name becomes that.
-fn unpack(
-    from: Receiver,
-    folder: &Path,
-    new_name: Option<&Path>,
-    keep: bool,
-    target: &Path,
-) -> io::Result<()> {
+fn unpack(from: Reader, folder: &Path, new_name: Option<&Path>, keep: bool, target: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(from);
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(keep);

@@ -1,6 +1,6 @@
 //! What croftd can be asked and what it answers: HTTP/1.1 and JSON on a Unix socket, every path below `/v1`.
 //!
-//! [`container`], [`image`], [`network`], [`volume`], [`files`], [`stats`], [`event`] and [`system`] are the values on the wire; [`problem`] is every refusal; [`stream`] is what attached clients speak; [`client`] asks.
+//! [`container`], [`image`], [`network`], [`volume`], [`files`], [`stats`], [`event`] and [`system`] are the values on the wire; [`problem`] is every refusal; [`stream`] is what attached clients speak; [`pieces`] are bodies for threads; [`client`] asks.
 #![forbid(unsafe_code)]
 
 pub mod client;
@@ -9,6 +9,7 @@ pub mod event;
 pub mod files;
 pub mod image;
 pub mod network;
+pub mod pieces;
 pub mod problem;
 pub mod stats;
 pub mod stream;
