@@ -4,6 +4,7 @@ mod files;
 mod image;
 mod network;
 mod options;
+mod remote;
 mod update;
 mod volume;
 mod watch;
@@ -19,6 +20,7 @@ pub use image::{
 };
 pub use network::{ConnectArgs, NetworkArgs, NetworkCommand, NetworkCreateArgs};
 pub use options::{HealthArgs, LimitArgs, OptionArgs, PullWhen};
+pub use remote::RemoteCommand;
 pub use update::UpdateArgs;
 pub use volume::VolumeCommand;
 pub use watch::{StatsArgs, TopArgs};
@@ -30,6 +32,12 @@ pub struct Cli {
     /// croftd's socket
     #[arg(long, global = true, value_name = "PATH", env = "CROFT_SOCKET", default_value = croft_api::SOCKET)]
     pub socket: PathBuf,
+    /// Ask the croftd of another host instead, by the name that `croft remote trust` gave it
+    #[arg(long, global = true, value_name = "HOST", env = "CROFT_REMOTE", add = crate::complete::hosts())]
+    pub remote: Option<String>,
+    /// Folder of this host's key and of those it trusts [default: /var/lib/croft/keys; where one is not root, croft/keys in $XDG_CONFIG_HOME]
+    #[arg(long, global = true, value_name = "DIR", env = "CROFT_KEYS")]
+    pub keys: Option<PathBuf>,
     /// How answers are written
     #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
     pub format: Format,
@@ -113,6 +121,9 @@ pub enum Command {
     /// Volumes
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// The keys of this host and of those it trusts
+    #[command(subcommand)]
+    Remote(RemoteCommand),
     /// Have croftd log in at a registry
     Login(LoginArgs),
     /// Have croftd forget a login at a registry

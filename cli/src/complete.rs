@@ -7,7 +7,10 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use croft_api::client::Client;
 use croft_api::container::Container;
 use croft_api::image::Image;
+use croft_api::keys::Keys;
 use serde::de::DeserializeOwned;
+
+use crate::commands::remote::usual_folder;
 
 /// Who waits for a completion does not wait long.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -23,6 +26,15 @@ pub fn containers() -> ArgValueCompleter {
 pub fn images() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         offered(typed, ask::<Vec<Image>>("/images").into_iter().flat_map(|image| image.names))
+    })
+}
+
+/// Names of hosts that are trusted.
+pub fn hosts() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let folder = std::env::var_os("CROFT_KEYS").map_or_else(usual_folder, Into::into);
+        let all = Keys::new(folder).trusted().unwrap_or_default();
+        offered(typed, all.into_iter().map(|one| one.name))
     })
 }
 

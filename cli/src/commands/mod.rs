@@ -8,13 +8,16 @@ mod images;
 mod networks;
 mod patience;
 mod progress;
+pub mod remote;
+
 mod stats;
 mod system;
 mod top;
 mod update;
 mod volumes;
 
-use croft_api::client::{Client, Error};
+use croft_api::client::{Client, Error, Place};
+use croft_api::keys;
 use croft_api::problem::Kind;
 
 use crate::FAILED;
@@ -46,9 +49,25 @@ impl From<Error> for Failed {
                     if problem.kind == Kind::CannotRun { cannot_run(&problem.detail) } else { FAILED };
                 Failed { text: problem.to_string(), hint: problem.hint, status }
             }
-            Error::Unreachable { source, socket } => Failed {
-                text: format!("croftd does not answer on {}: {source}", socket.display()),
-                hint: Some("start it: croftd, or systemctl start croftd".into()),
+            Error::Unreachable { source, place } => Failed {
+                text: format!("croftd does not answer on {place}: {source}"),
+                hint: Some(match place {
+                    Place::Socket(_) => "start it: croftd, or systemctl start croftd".into(),
+                    Place::Host { address, .. } => {
+                        let port = address.rsplit(':').next().unwrap_or_default();
+                        format!(
+                            "start it there: croftd --listen 0.0.0.0:{port}; croft remote list shows addresses"
+                        )
+                    }
+                }),
+                status: FAILED,
+            },
+            Error::NotTrusted { place, why } => Failed {
+                text: format!("{place}: {why}"),
+                hint: Some(
+                    "croft remote show prints a host's key, croft remote trust takes it on the other host"
+                        .into(),
+                ),
                 status: FAILED,
             },
             error @ Error::Broken(_) => {
@@ -63,6 +82,26 @@ impl From<Error> for Failed {
                 status: FAILED,
             },
         }
+    }
+}
+
+impl From<keys::Error> for Failed {
+    fn from(error: keys::Error) -> Self {
+        let hint = match &error {
+            keys::Error::NoKey(_) => Some("croft remote make".to_owned()),
+            keys::Error::NoAddress(name) => {
+                Some(format!("croft remote trust --address HOST:PORT {name} FILE, once more"))
+            }
+            keys::Error::Taken { name, .. } => {
+                Some(format!("croft remote revoke {name}, then trust it again"))
+            }
+            keys::Error::Unknown { name, others } => {
+                let nearest = croft_api::names::nearest(name, others.iter().map(String::as_str));
+                Some(nearest.map_or("croft remote list".to_owned(), |near| format!("there is {near}")))
+            }
+            _ => None,
+        };
+        Failed { hint, ..Failed::from(error.to_string()) }
     }
 }
 
@@ -81,9 +120,14 @@ fn cannot_run(detail: &str) -> u8 {
 /// # Errors
 /// When it cannot be done.
 pub async fn run(cli: &Cli) -> Result<u8, Failed> {
-    let client = Client::new(&cli.socket);
     let format = cli.format;
     let shown = Shown { format, quiet: cli.quiet };
+    let keys = remote::keys(cli);
+    let client = match (&cli.command, &cli.remote) {
+        // It is about this host.
+        (Command::Remote(_), _) | (_, None) => Client::new(&cli.socket),
+        (_, Some(name)) => Client::remote(&keys, name)?,
+    };
     match &cli.command {
         Command::Run(args) => containers::run(&client, args, shown).await,
         Command::Create(args) => containers::create(&client, args, shown).await,
@@ -125,6 +169,7 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Tag(args) => images::tag(&client, args).await,
         Command::Save(args) => images::save(&client, args).await,
         Command::Load(args) => images::load(&client, args, format).await,
+        Command::Remote(command) => remote::run(&keys, command, shown),
         Command::Volume(command) => volumes::run(&client, command, shown).await,
         Command::Completion { shell } => completion(shell),
         Command::System(command) => system::run(&client, command, format).await,

@@ -50,14 +50,14 @@ fn rounds() -> usize {
 }
 
 /// A process that passes lines on, at both of whose ends is a file.
-struct Pipe {
+pub struct Pipe {
     name: &'static str,
     child: Child,
 }
 
 impl Pipe {
     /// Lines go through `command` until the file `stop` is there.
-    fn start(croft: &Croft, name: &'static str, command: &str) -> Result<Self> {
+    pub fn start(croft: &Croft, name: &'static str, command: &str) -> Result<Self> {
         let (program, stop) = (croft.program.display(), croft.path("stop"));
         let (sent, got) = (croft.path(&format!("{name}.sent")), croft.path(&format!("{name}.got")));
         let lines = format!("i=0; while [ ! -e {stop} ]; do echo line $i; i=$((i+1)); done");
@@ -68,7 +68,19 @@ impl Pipe {
         Ok(Self { name, child: shell.stderr(log).spawn().context("start a pipe")? })
     }
 
-    fn ended(mut self, croft: &Croft, status: i32) -> Result<()> {
+    /// Waits until something has come through.
+    pub fn flows(&self, croft: &Croft) -> Result<()> {
+        let came = || std::fs::metadata(croft.path(&format!("{}.got", self.name))).is_ok_and(|f| f.len() > 0);
+        let deadline = std::time::Instant::now() + COMMAND_LIMIT;
+        while !came() {
+            ensure!(std::time::Instant::now() < deadline, "nothing comes through {}", self.name);
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Waits for its end with this status, and compares what was sent with what came.
+    pub fn ended(mut self, croft: &Croft, status: i32) -> Result<()> {
         let said = || std::fs::read_to_string(croft.path(&format!("{}.log", self.name))).unwrap_or_default();
         let ended = process::wait(&mut self.child, COMMAND_LIMIT)?;
         let ended = ended.with_context(|| format!("{} goes on: {}", self.name, said()))?;
@@ -98,14 +110,7 @@ fn kills(host: &Host) -> Result<()> {
         Pipe::start(&croft, "exec", "exec --interactive web sh -c 'cat; exit 9'")?,
     ];
     // Both have come through: nothing of them is asked of a croftd that is dead.
-    for pipe in &pipes {
-        let came = || std::fs::metadata(croft.path(&format!("{}.got", pipe.name))).is_ok_and(|f| f.len() > 0);
-        let deadline = std::time::Instant::now() + COMMAND_LIMIT;
-        while !came() {
-            ensure!(std::time::Instant::now() < deadline, "nothing comes through {}", pipe.name);
-            std::thread::yield_now();
-        }
-    }
+    pipes.iter().try_for_each(|pipe| pipe.flows(&croft))?;
     let rounds = rounds();
     for round in 0..rounds {
         let (name, script) =

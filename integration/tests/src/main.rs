@@ -19,6 +19,7 @@ mod daemon_images;
 mod daemon_lists;
 mod daemon_networks;
 mod daemon_options;
+mod daemon_remote;
 mod daemon_service;
 mod daemon_streams;
 mod daemon_volumes;
@@ -76,6 +77,7 @@ const SUBJECTS: &[Subject] = &[
     daemon_volumes::SUBJECT,
     daemon_crash::SUBJECT,
     daemon_lists::SUBJECT,
+    daemon_remote::SUBJECT,
     daemon_service::SUBJECT,
     daemon_watch::SUBJECT,
     callers_podman::SUBJECT,

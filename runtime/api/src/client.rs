@@ -1,6 +1,9 @@
-//! A client of croftd on its Unix socket.
+//! A client of croftd: on the Unix socket of this host's, or under mutual TLS of another host's.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -11,22 +14,33 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
 
+use crate::keys::{self, Keys, SERVER_NAME};
 use crate::problem::{Kind, Problem};
-use crate::{VERSION, stream};
+use crate::{VERSION, stream, tls};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// croftd does not answer there.
-    #[error("croftd does not answer on {}", socket.display())]
+    #[error("croftd does not answer on {place}")]
     Unreachable {
         /// Where it was asked.
-        socket: PathBuf,
+        place: Place,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// It is not the croftd whose key is trusted, or does not trust the key of this host.
+    #[error("{place}: {why}")]
+    NotTrusted {
+        /// Where it was asked.
+        place: Place,
+        /// Which of the two.
+        why: &'static str,
     },
     /// It refused.
     #[error(transparent)]
@@ -42,8 +56,40 @@ pub enum Error {
 /// Asks one croftd.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    place: Place,
+    tls: Option<Arc<ClientConfig>>,
 }
+
+/// Where a croftd is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On this host.
+    Socket(PathBuf),
+    /// On another one.
+    Host {
+        /// What it is called here.
+        name: String,
+        /// Where it listens.
+        address: String,
+    },
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Socket(path) => write!(f, "{}", path.display()),
+            Place::Host { name, address } => write!(f, "{name} ({address})"),
+        }
+    }
+}
+
+/// How long another host may take to answer a connection, or the handshake on it.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// An answer of lines of JSON that come one by one.
 #[derive(Debug)]
@@ -78,7 +124,21 @@ type Sending = BoxBody<Bytes, std::io::Error>;
 impl Client {
     /// A client of the croftd behind `socket`. Nothing is asked yet.
     pub fn new(socket: &Path) -> Self {
-        Client { socket: socket.to_owned() }
+        Client { place: Place::Socket(socket.to_owned()), tls: None }
+    }
+
+    /// A client of the trusted host that is called `name`, with this host's key. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// When there is no such host or no key, or nobody has said where that host listens.
+    pub fn remote(keys: &Keys, name: &str) -> Result<Self, keys::Error> {
+        let there = keys.named(name)?;
+        let Some(address) = there.address.clone() else {
+            return Err(keys::Error::NoAddress(name.to_owned()));
+        };
+        let config = tls::client(&there, keys.host()?).map_err(|e| keys::Error::Make(e.to_string()))?;
+        let place = Place::Host { name: name.to_owned(), address };
+        Ok(Client { place, tls: Some(Arc::new(config)) })
     }
 
     /// Asks for what is at `path`, below the version.
@@ -185,6 +245,47 @@ impl Client {
         self.exchange(method, path, "application/json", body, upgrade).await
     }
 
+    async fn connect(&self) -> Result<Box<dyn Stream>, Error> {
+        let unreachable = |source| Error::Unreachable { place: self.place.clone(), source };
+        let (address, tls) = match (&self.place, &self.tls) {
+            (Place::Host { address, .. }, Some(tls)) => (address, tls),
+            (Place::Host { .. }, None) => return Err(unreachable(io::ErrorKind::Unsupported.into())),
+            (Place::Socket(path), _) => {
+                return Ok(Box::new(UnixStream::connect(path).await.map_err(unreachable)?));
+            }
+        };
+        let secured = async {
+            let stream = TcpStream::connect(address).await?;
+            // What is typed is sent at once.
+            stream.set_nodelay(true)?;
+            let name = SERVER_NAME.try_into().map_err(io::Error::other)?;
+            TlsConnector::from(Arc::clone(tls)).connect(name, stream).await
+        };
+        match tokio::time::timeout(CONNECT_LIMIT, secured).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(e)) if tls::is_another(&e) => {
+                Err(self.not_trusted("it has another key than the one that is trusted"))
+            }
+            Ok(Err(e)) => Err(unreachable(e)),
+            Err(_) => Err(unreachable(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn not_trusted(&self, why: &'static str) -> Error {
+        Error::NotTrusted { place: self.place.clone(), why }
+    }
+
+    /// Why an exchange broke. A server says only after the handshake that it does not trust a client.
+    fn broken(&self, error: hyper::Error) -> Error {
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
+        match cause {
+            Some(cause) if tls::is_distrust(cause) => {
+                self.not_trusted("it does not trust the key of this host")
+            }
+            _ => Error::Broken(error.into()),
+        }
+    }
+
     async fn exchange(
         &self,
         method: Method,
@@ -193,11 +294,10 @@ impl Client {
         body: Sending,
         upgrade: Option<&str>,
     ) -> Result<Response<Incoming>, Error> {
-        let unreachable = |source| Error::Unreachable { socket: self.socket.clone(), source };
-        let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| Error::Broken(e.into()))?;
+        let stream = self.connect().await?;
+        let broken = |e| self.broken(e);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(connection.with_upgrades());
         let mut request = Request::builder();
         if let Some(protocol) = upgrade {
@@ -211,7 +311,7 @@ impl Client {
             .header(http::header::CONTENT_TYPE, kind)
             .body(body)
             .map_err(|e| Error::NotUnderstood(e.to_string()))?;
-        let answer = sender.send_request(request).await.map_err(|e| Error::Broken(e.into()))?;
+        let answer = sender.send_request(request).await.map_err(broken)?;
         if answer.status().is_success() || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);
         }

@@ -26,6 +26,12 @@ pub struct Args {
     /// The socket to listen on [default: croft.sock in the state folder]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Serve other hosts there too, under mutual TLS: those that `croft remote trust` has named
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Folder of this host's key and of those it trusts [default: keys in the root folder]
+    #[arg(long, value_name = "DIR")]
+    pub keys: Option<PathBuf>,
     /// The program croft-oci [default: beside croftd, or in PATH]
     #[arg(long, value_name = "PATH")]
     pub runtime: Option<PathBuf>,
@@ -92,6 +98,11 @@ impl Args {
     /// Where it listens.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.state.join("croft.sock"))
+    }
+
+    /// Where its key is, and those of the hosts that it trusts.
+    pub fn keys(&self) -> PathBuf {
+        self.keys.clone().unwrap_or_else(|| self.root.join("keys"))
     }
 
     /// The program `name`: as it was given, beside croftd, or wherever PATH leads.

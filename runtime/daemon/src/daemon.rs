@@ -384,7 +384,7 @@ impl Daemon {
                 let known: Vec<String> = there().map(|(_, handle)| handle.view().record.name).collect();
                 let problem =
                     Problem::new(Kind::NotFound, format!("find {name}"), "no container is called so");
-                Err(match names::nearest(name, known.iter().map(String::as_str)) {
+                Err(match croft_api::names::nearest(name, known.iter().map(String::as_str)) {
                     Some(near) => problem.hint(format!("there is {near}")),
                     None => problem.hint("croft ps --all lists what there is"),
                 })
@@ -413,7 +413,7 @@ impl Daemon {
         }
         let id = names::id();
         let name = config.name.clone().unwrap_or_else(|| names::made_up(&id));
-        names::check(&name).map_err(|why| Problem::new(Kind::Invalid, &*title, why))?;
+        croft_api::names::check(&name).map_err(|why| Problem::new(Kind::Invalid, &*title, why))?;
         let of_image = self.shared.roots.image(&image)?;
         config.health = health::in_force(config.health, of_image.health.as_ref())
             .map_err(|why| Problem::new(Kind::Invalid, &*title, why))?;

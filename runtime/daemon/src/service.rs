@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
+use axum::serve::Listener;
+use croft_api::keys::Keys;
+use croft_api::tls;
 use sd_notify::NotifyState;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::access::{self, Administrators};
 use crate::args::Args;
 use crate::daemon::Daemon;
+use crate::server::peers::{Hosts, Peer};
 use crate::{config, server};
 
 /// Changes what is logged.
@@ -37,6 +41,13 @@ struct Socket {
 /// When the daemon cannot begin.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 pub async fn run(args: &Args, set_log: SetLog) -> Result<()> {
+    // Refused before anything is begun.
+    let listener = match args.listen {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.with_context(|| format!("--listen {address}"))?)
+        }
+        None => None,
+    };
     let daemon = Daemon::begin(args).await?;
     let socket = match inherited()? {
         Some(listener) => Socket { listener, own: None },
@@ -44,9 +55,11 @@ pub async fn run(args: &Args, set_log: SetLog) -> Result<()> {
     };
     let (administrators, admitted) = watch::channel(administrators(args));
     admit_group(&socket.own, &administrators.borrow())?;
+    let hosts = listener.map(|listener| hosts(listener, Keys::new(args.keys()))).transpose()?;
     let supervisor = daemon.shared().shim.clone();
-    let service: IntoMakeServiceWithConnectInfo<_, server::Peer> =
-        server::router(daemon, admitted).into_make_service_with_connect_info();
+    let router = server::router(daemon, admitted);
+    let service: IntoMakeServiceWithConnectInfo<_, Peer> =
+        router.clone().into_make_service_with_connect_info();
     let activated = socket.own.is_none();
     let path = args.socket();
     tracing::info!(socket = %path.display(), activated, version = env!("CARGO_PKG_VERSION"), "croftd listens");
@@ -56,8 +69,21 @@ pub async fn run(args: &Args, set_log: SetLog) -> Result<()> {
     let own = socket.own.clone();
     let signals = tokio::spawn(async move { obey_signals(&own, &administrators, &set_log, &end).await });
     let served = axum::serve(socket.listener, service).with_graceful_shutdown(is_true(ended.clone()));
+    let afar = hosts.map(|hosts| {
+        let service: IntoMakeServiceWithConnectInfo<_, Peer> = router.into_make_service_with_connect_info();
+        axum::serve(hosts, service).with_graceful_shutdown(is_true(ended.clone()))
+    });
+    let both = async {
+        let afar = async {
+            match afar {
+                Some(afar) => afar.await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(async { served.await }, afar)
+    };
     tokio::select! {
-        served = async { served.await } => served?,
+        served = both => drop(served?),
         () = async { is_true(ended).await; tokio::time::sleep(LAST_ANSWERS).await } => {
             tracing::info!("who still waits for an answer gets none");
         }
@@ -155,6 +181,18 @@ fn inherited() -> Result<Option<UnixListener>> {
     let listener = std::os::unix::net::UnixListener::from(fd);
     listener.set_nonblocking(true)?;
     Ok(Some(UnixListener::from_std(listener)?))
+}
+
+/// Serves other hosts, with this host's key, which is made where there is none.
+fn hosts(listener: TcpListener, keys: Keys) -> Result<Hosts> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if keys.make(&name)? {
+        tracing::info!(folder = %keys.folder().display(), "this host has a key now");
+    }
+    let config = tls::server(&keys, keys.host()?).context("this host's key")?;
+    let hosts = Hosts::new(listener, config, keys)?;
+    tracing::info!(address = %hosts.local_addr()?, "croftd listens for the hosts that it trusts");
+    Ok(hosts)
 }
 
 /// Listens at `path`, in the place of a croftd that was killed, but not of one that answers.

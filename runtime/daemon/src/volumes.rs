@@ -204,7 +204,7 @@ impl Volumes {
             None => {
                 let problem =
                     Problem::new(Kind::NotFound, format!("find volume {name}"), "no volume is called so");
-                Err(match names::nearest(name, all.iter().map(|record| record.name.as_str())) {
+                Err(match croft_api::names::nearest(name, all.iter().map(|record| record.name.as_str())) {
                     Some(near) => problem.hint(format!("there is {near}")),
                     None => problem.hint("croft volume ls lists what there is"),
                 })

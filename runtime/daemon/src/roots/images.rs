@@ -12,7 +12,6 @@ use croft_images::registry::{Credentials, Event, Registry, Settings};
 use croft_images::{Reference, export, import};
 
 use super::{Roots, problem, shown};
-use crate::names;
 
 /// Who makes containers from images: the images' ids, with the containers' names.
 pub type Users = BTreeMap<String, Vec<String>>;
@@ -34,7 +33,7 @@ impl Roots {
         // `latest` is what nobody types.
         let bare: Vec<&str> = known.iter().map(|name| name.strip_suffix(":latest").unwrap_or(name)).collect();
         let asked = name.strip_suffix(":latest").unwrap_or(name);
-        Err(match names::nearest(asked, bare.into_iter()) {
+        Err(match croft_api::names::nearest(asked, bare.into_iter()) {
             Some(near) => missing.hint(format!("there is {near}")),
             None => missing.hint(format!("croft image pull {name}, or croft image ls for what there is")),
         })

@@ -195,7 +195,8 @@ async fn rename(
     Path(name): Path<String>,
     Query(Name { name: new }): Query<Name>,
 ) -> Result<(), Refusal> {
-    crate::names::check(&new).map_err(|why| Problem::new(Kind::Invalid, format!("rename {name}"), why))?;
+    croft_api::names::check(&new)
+        .map_err(|why| Problem::new(Kind::Invalid, format!("rename {name}"), why))?;
     Ok(daemon.find(&name)?.ask(|answer| Command::Rename(new, answer)).await?)
 }
 

@@ -7,6 +7,7 @@ mod images;
 mod lines;
 mod metrics;
 mod networks;
+pub mod peers;
 mod stats;
 mod streams;
 mod system;
@@ -14,14 +15,13 @@ mod volumes;
 
 use std::sync::Arc;
 
-use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::connect_info::ConnectInfo;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use croft_api::container::LogLine;
 use croft_api::event::Event;
@@ -29,13 +29,13 @@ use croft_api::image::Progress;
 use croft_api::problem::{Kind, Problem};
 use croft_api::stats::Stats;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixListener;
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::access::{self, Administrators, Caller};
+use crate::access::{self, Administrators};
 use crate::daemon::Daemon;
+use peers::Peer;
 
 /// Everything that can be asked, below the version, and what says so.
 fn parts() -> OpenApiRouter<Arc<Daemon>> {
@@ -62,38 +62,15 @@ pub fn router(daemon: Arc<Daemon>, administrators: watch::Receiver<Administrator
     Router::new().nest(&format!("/{}", croft_api::VERSION), v1).fallback(nothing)
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred();
-        Peer(credentials.ok().map(|c| {
-            // Root's groups decide nothing.
-            let groups = if c.uid() == 0 { Vec::new() } else { groups(c.gid(), c.pid()) };
-            Caller { uid: c.uid(), groups }
-        }))
-    }
-}
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone)]
-pub struct Peer(Option<Caller>);
-
-/// The groups of the process that connected. Its number is only good for that as long as it waits for its answer.
-fn groups(own: u32, pid: Option<i32>) -> Vec<u32> {
-    let status =
-        pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-    std::iter::once(own).chain(line.split_whitespace().filter_map(|group| group.parse().ok())).collect()
-}
-
 async fn admit(
     State(administrators): State<watch::Receiver<Administrators>>,
-    ConnectInfo(Peer(caller)): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
     let unknown = || Problem::new(Kind::Forbidden, "ask croftd", "the kernel does not say who asks");
     let administrators = *administrators.borrow();
-    access::check(&caller.ok_or_else(unknown)?, administrators)?;
+    access::check(&peer.caller().ok_or_else(unknown)?, administrators)?;
     Ok(next.run(request).await)
 }
 
