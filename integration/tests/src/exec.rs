@@ -353,7 +353,13 @@ fn detached_with_a_pid_file(host: &Host) -> Result<()> {
     let path = bundle.folder().join("pid");
     bundle.exec_with(&["-d", "--pid-file", &path.to_string_lossy()], &["sleep", "77"])?.success()?;
     let pid: i32 = fs::read_to_string(&path)?.parse()?;
-    let line = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
+    // In the middle of execve(2), when the runtime's descriptors are closed already, a process has no arguments for a moment.
+    let deadline = Instant::now() + LIMIT;
+    let mut line = String::new();
+    while line.is_empty() {
+        ensure!(Instant::now() < deadline, "process {pid} has no arguments");
+        line = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
+    }
     ensure!(line == "sleep\x0077\0", "{line:?}");
     // The suite takes the place of a shim: the container does not end before its processes are reaped.
     let process = Pid::from_raw(pid).context("pid")?;
