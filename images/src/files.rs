@@ -33,6 +33,8 @@ pub enum Last {
     Itself,
     /// What it leads to.
     Followed,
+    /// The folder that it leads to, and nothing else.
+    Folder,
 }
 
 /// What is there under a name.
@@ -50,11 +52,17 @@ pub struct Found {
 
 impl Root {
     fn open(&self, path: &Path, last: Last) -> Result<OwnedFd> {
-        let follow = if last == Last::Itself { OFlags::NOFOLLOW } else { OFlags::empty() };
+        let kind = match last {
+            Last::Itself => OFlags::NOFOLLOW,
+            Last::Followed => OFlags::empty(),
+            Last::Folder => OFlags::DIRECTORY,
+        };
         let inside = Path::new("/").join(path);
-        match open_in_root(self.top.as_fd(), &inside, OFlags::PATH | follow) {
+        match open_in_root(self.top.as_fd(), &inside, OFlags::PATH | kind) {
             Err(e) if [Errno::NOENT, Errno::NOTDIR].contains(&e.errno()) => {
-                Err(Error::NotFound { kind: "file in the container", name: path.display().to_string() })
+                let kind =
+                    if last == Last::Folder { "folder in the container" } else { "file in the container" };
+                Err(Error::NotFound { kind, name: path.display().to_string() })
             }
             other => other.map_err(|e| Error::file("open in the container", path, e)),
         }

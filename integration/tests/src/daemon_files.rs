@@ -65,6 +65,15 @@ fn cp_places(host: &Host) -> Result<()> {
     out("/new/sub/.", "have")?;
     out("/new/file", "named")?;
     out("/new/link", "as-link")?;
+    // What is in a folder, by a link to it: a slash follows, and wants a folder.
+    croft.ok(&["exec", "c", "ln", "-s", "/new/sub", "/tosub"])?;
+    out("/tosub/.", "by-link")?;
+    ensure!(sh(&croft, "cat by-link/deep")? == "two\n");
+    for (path, name) in [("/new/file/.", "nothing"), ("/new/link/", "nothing"), ("/nothing/.", "nothing")] {
+        let (code, text) = croft.fails(&["cp", &format!("c:{path}"), &croft.path(name)])?;
+        ensure!(code == 125 && text.contains("folder in the container"), "{path}: {text}");
+        ensure!(std::fs::symlink_metadata(croft.stage.path(name)).is_err(), "{path} leaves something");
+    }
     croft.ok(&["cp", "--follow-link", "c:/new/link", &croft.path("as-file")])?;
     let seen = sh(
         &croft,
@@ -186,11 +195,12 @@ fn hostile_links(host: &Host) -> Result<()> {
         Ok(())
     };
     for state in ["running", "stopped"] {
-        for path in ["absolute/file", "relative/file", "magic/etc/own", "loop/x", "tofile"] {
+        for path in ["absolute/file", "relative/file", "magic/etc/own", "loop/x", "tofile", "absolute/."] {
             let source = format!("c:/w/{path}");
             let out = croft.path("out");
             let (code, text) = croft.fails(&["cp", "--follow-link", &source, &out])?;
-            ensure!(code == 125 && !croft.stage.path("out").exists(), "{state} {path}: {text}");
+            let came = std::fs::symlink_metadata(croft.stage.path("out"));
+            ensure!(code == 125 && came.is_err(), "{state} {path}: {text}");
             let name = path.split('/').next().unwrap_or_default();
             let (code, text) = croft.fails(&["cp", &croft.path("in"), &format!("c:/w/{name}/new")])?;
             ensure!(code == 125, "{state} into {name}: {code} {text}");

@@ -50,8 +50,13 @@ impl Where {
     }
 
     fn last(&self) -> Last {
-        // A slash at the end means a folder, as with every program.
-        if self.follow || self.path.ends_with('/') { Last::Followed } else { Last::Itself }
+        // A slash at the end means a folder, as with every program; with a point behind it, what is in the folder.
+        let is_folder = self.path.ends_with('/') || self.path.ends_with("/.");
+        match (is_folder, self.follow) {
+            (true, _) => Last::Folder,
+            (false, true) => Last::Followed,
+            (false, false) => Last::Itself,
+        }
     }
 }
 
