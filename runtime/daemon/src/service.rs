@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use sd_notify::NotifyState;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,8 +44,7 @@ pub async fn run(args: &Args, set_log: SetLog) -> Result<()> {
     let (administrators, admitted) = watch::channel(administrators(args));
     admit_group(&socket.own, &administrators.borrow())?;
     let supervisor = daemon.shared().shim.clone();
-    let service: IntoMakeServiceWithConnectInfo<_, server::Peer> =
-        server::router(daemon, admitted).into_make_service_with_connect_info();
+    let router = server::router(daemon, admitted);
     let activated = socket.own.is_none();
     let path = args.socket();
     tracing::info!(socket = %path.display(), activated, version = env!("CARGO_PKG_VERSION"), "croftd listens");
@@ -55,9 +53,8 @@ pub async fn run(args: &Args, set_log: SetLog) -> Result<()> {
     let (end, ended) = watch::channel(false);
     let own = socket.own.clone();
     let signals = tokio::spawn(async move { obey_signals(&own, &administrators, &set_log, &end).await });
-    let served = axum::serve(socket.listener, service).with_graceful_shutdown(is_true(ended.clone()));
     tokio::select! {
-        served = async { served.await } => served?,
+        () = server::serve(socket.listener, router, is_true(ended.clone())) => {}
         () = async { is_true(ended).await; tokio::time::sleep(LAST_ANSWERS).await } => {
             tracing::info!("who still waits for an answer gets none");
         }
