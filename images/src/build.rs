@@ -87,9 +87,12 @@ pub fn debian(
     options: &import::Options,
 ) -> Result<Image> {
     let words = [&what.suite, &what.variant].into_iter().chain(&what.packages).chain(&what.mirrors);
-    if let Some(word) = words.clone().find(|word| word.starts_with('-')) {
-        let why = "a suite, variant, package or mirror does not begin with a dash".to_owned();
-        return Err(Error::Refused { what: format!("{word:?}"), why });
+    if let Some(word) =
+        words.clone().find(|word| word.starts_with('-') || word.is_empty() || word.contains('\0'))
+    {
+        let why =
+            "a suite, variant, package or mirror has letters, no zero byte, and no dash at its beginning";
+        return Err(Error::Refused { what: format!("{word:?}"), why: why.to_owned() });
     }
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--format=tar", "--mode=root"]).arg(format!("--variant={}", what.variant));

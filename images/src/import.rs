@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use croft_sys::OFlags;
 use croft_sys::path::{open_in_root, open_path};
+use croft_sys::proc::Proc;
 use serde::Deserialize;
 
 use crate::digest::Digest;
@@ -128,15 +129,15 @@ struct Saved {
 impl Bundle {
     fn open(&self, name: &str) -> Result<File> {
         let path = Path::new("/").join(name.trim_start_matches('/'));
-        // Not blocking: what the archive has under this name may be a pipe.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let fd = open_in_root(self.folder.as_fd(), &path, flags);
-        let file =
-            File::from(fd.map_err(|e| Error::file("open in the image's archive", Path::new(name), e))?);
-        if !file.metadata().on_file("look at", &path)?.is_file() {
-            return Err(Error::malformed(format!("image archive: {name}"), "it is no file"));
+        let malformed = |why: String| Error::malformed(format!("image archive: {name}"), why);
+        let found = open_in_root(self.folder.as_fd(), &path, OFlags::PATH);
+        let found = File::from(found.map_err(|e| malformed(e.to_string()))?);
+        // Only then is it opened: of a device, that alone may do something, and of a pipe it may never end.
+        if !found.metadata().on_file("look at", &path)?.is_file() {
+            return Err(malformed("it is no file".to_owned()));
         }
-        Ok(file)
+        let opened = Proc::open().and_then(|proc| proc.reopen(found.as_fd(), OFlags::RDONLY));
+        Ok(File::from(opened.map_err(|e| Error::file("open in the image's archive", Path::new(name), e))?))
     }
 
     fn document(&self, name: &str) -> Result<Vec<u8>> {

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use croft_images::manifest::Defaults;
 use croft_images::store::Store;
-use croft_images::{export, import};
+use croft_images::{Error, export, import};
 
 use crate::sample::{self, Merged, shell};
 use crate::{Test, tree};
@@ -22,6 +22,11 @@ pub const TESTS: &[Test] = &[
         exports_are_read_by_skopeo_and_come_back_the_same,
     ),
     ("a_rootfs_archive_becomes_an_image", &[], a_rootfs_archive_becomes_an_image),
+    (
+        "what_an_archive_says_and_has_not_is_its_own_fault",
+        &[],
+        what_an_archive_says_and_has_not_is_its_own_fault,
+    ),
     ("a_damaged_layout_is_refused_and_leaves_nothing", &[], a_damaged_layout_is_refused_and_leaves_nothing),
 ];
 
@@ -125,6 +130,31 @@ fn a_rootfs_archive_becomes_an_image() -> Result<()> {
     ensure!(store.find("mine:1")?.config == image.config && store.find(&image.config.hex()[..12])? == image);
     let tree = store.trees(&image).remove(0);
     tree::compare(&tree::read(&tree)?, &tree::read(&folder)?).context("the tree that was packed")
+}
+
+fn what_an_archive_says_and_has_not_is_its_own_fault() -> Result<()> {
+    let at = tempfile::tempdir()?;
+    let store = store(at.path())?;
+    // A device without a driver: it can be looked at, and not be opened.
+    for (makes, why) in [
+        ("mknod index.json c 0 0", "index.json: it is no file"),
+        ("mkfifo index.json", "index.json: it is no file"),
+        ("ln -s nowhere index.json; mkdir manifest.json", "manifest.json: it is no file"),
+        (r#"echo '[{"Config": "none", "RepoTags": ["a:b"], "Layers": []}]' >manifest.json"#, "none: "),
+    ] {
+        shell(at.path(), &format!("mkdir folder; cd folder; {makes}; tar -cf ../it.tar ."))?;
+        let imports = [
+            import::layout(&store, &at.path().join("folder"), &named("a")?),
+            import::archive(&store, File::open(at.path().join("it.tar"))?, &named("a")?),
+        ];
+        for import in imports {
+            let Err(error) = import else { bail!("{makes}: became an image") };
+            let said = error.to_string();
+            ensure!(matches!(error, Error::Malformed { .. }) && said.contains(why), "{makes}: {said}");
+        }
+        fs::remove_dir_all(at.path().join("folder"))?;
+    }
+    Ok(())
 }
 
 fn a_damaged_layout_is_refused_and_leaves_nothing() -> Result<()> {

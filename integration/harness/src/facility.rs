@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::debian;
 use crate::host::Host;
-use crate::process;
+use crate::{process, python};
 
 /// One thing that a host may have or lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub enum Facility {
     Program(&'static str),
     /// Debian packages; they are installed where they can be.
     Packages(&'static [&'static str]),
+    /// schemathesis, of the Python Package Index; it is fetched where it can be.
+    Schemathesis,
     /// A file or folder of the host.
     Path(&'static str),
     /// A processor that is not emulated: for what takes minutes in the virtual machine and shows nothing new there.
@@ -86,6 +88,9 @@ impl Facility {
             Self::Program(name) => (in_path(name), format!("program {name}")),
             Self::Packages(names) => {
                 (debian::ensure_packages(names).is_ok(), format!("packages {}", names.join(" ")))
+            }
+            Self::Schemathesis => {
+                (python::schemathesis().is_ok(), "schemathesis of the Python Package Index".to_owned())
             }
             Self::Path(path) => (Path::new(path).exists(), path.to_owned()),
             Self::NotEmulated => (!emulated(), "a processor that is not emulated".to_owned()),

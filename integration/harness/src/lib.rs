@@ -11,6 +11,7 @@ pub mod facility;
 pub mod host;
 pub mod process;
 pub mod ptrace;
+pub mod python;
 pub mod rootfs;
 pub mod snapshot;
 pub mod stage;

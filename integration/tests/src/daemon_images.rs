@@ -265,7 +265,7 @@ fn failed_build(host: &Host) -> Result<()> {
     let (code, failed) = croft.fails(&["image", "build-rootfs", "--mirror", mirror, "none-such", "deb"])?;
     ensure!(code == 125 && failed.contains("mmdebstrap: exit status"), "{failed}");
     let (_, refused) = croft.fails(&["image", "build-rootfs", "--include=-x", "trixie", "deb"])?;
-    ensure!(refused.contains("does not begin with a dash"), "{refused}");
+    ensure!(refused.contains("no dash at its beginning"), "{refused}");
     ensure!(!croft.ok(&["images"])?.contains("deb"));
     let left = croft.stage.run("ls", &[&croft.path("lib/images/tmp")])?.success()?;
     ensure!(left.stdout.is_empty(), "{}", left.stdout);

@@ -11,6 +11,7 @@ mod callers_podman;
 mod coverage;
 mod crash;
 mod daemon;
+mod daemon_api;
 mod daemon_crash;
 mod daemon_faults;
 mod daemon_files;
@@ -67,6 +68,7 @@ const SUBJECTS: &[Subject] = &[
     faults::SUBJECT,
     crash::SUBJECT,
     daemon::SUBJECT,
+    daemon_api::SUBJECT,
     daemon_networks::SUBJECT,
     daemon_health::SUBJECT,
     daemon_options::SUBJECT,

@@ -142,11 +142,14 @@ impl Roots {
         let failed = problem(&title);
         let reference: Reference = name.parse().map_err(&failed)?;
         let options = import::Options { reference: Some(reference.clone()), ..import::Options::default() };
-        let open = || {
-            std::fs::File::open(path)
-                .map_err(|e| Problem::new(Kind::Invalid, title.clone(), format!("{path}: {e}")))
-        };
-        let images = if open()?.metadata().is_ok_and(|data| data.is_dir()) {
+        let wrong = |why: String| Problem::new(Kind::Invalid, title.clone(), format!("{path}: {why}"));
+        let open = || std::fs::File::open(path).map_err(|e| wrong(e.to_string()));
+        let data = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?;
+        // A pipe may never be opened, and a device never end.
+        if !data.is_dir() && !data.is_file() {
+            return Err(wrong("it is neither a file nor a folder".to_owned()));
+        }
+        let images = if data.is_dir() {
             import::layout(&self.store, Path::new(path), &options).map_err(&failed)?
         } else {
             match import::archive(&self.store, open()?, &options) {

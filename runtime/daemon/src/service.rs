@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use axum::serve::Listener;
 use croft_api::keys::Keys;
 use croft_api::tls;
@@ -19,7 +18,7 @@ use tokio::sync::watch;
 use crate::access::{self, Administrators};
 use crate::args::Args;
 use crate::daemon::Daemon;
-use crate::server::peers::{Hosts, Peer};
+use crate::server::peers::Hosts;
 use crate::{config, server};
 
 /// Changes what is logged.
@@ -58,8 +57,6 @@ pub async fn run(args: &Args, set_log: SetLog) -> Result<()> {
     let hosts = listener.map(|listener| hosts(listener, Keys::new(args.keys()))).transpose()?;
     let supervisor = daemon.shared().shim.clone();
     let router = server::router(daemon, admitted);
-    let service: IntoMakeServiceWithConnectInfo<_, Peer> =
-        router.clone().into_make_service_with_connect_info();
     let activated = socket.own.is_none();
     let path = args.socket();
     tracing::info!(socket = %path.display(), activated, version = env!("CARGO_PKG_VERSION"), "croftd listens");
@@ -68,22 +65,15 @@ pub async fn run(args: &Args, set_log: SetLog) -> Result<()> {
     let (end, ended) = watch::channel(false);
     let own = socket.own.clone();
     let signals = tokio::spawn(async move { obey_signals(&own, &administrators, &set_log, &end).await });
-    let served = axum::serve(socket.listener, service).with_graceful_shutdown(is_true(ended.clone()));
-    let afar = hosts.map(|hosts| {
-        let service: IntoMakeServiceWithConnectInfo<_, Peer> = router.into_make_service_with_connect_info();
-        axum::serve(hosts, service).with_graceful_shutdown(is_true(ended.clone()))
-    });
-    let both = async {
-        let afar = async {
-            match afar {
-                Some(afar) => afar.await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(async { served.await }, afar)
+    let here = server::serve(socket.listener, router.clone(), is_true(ended.clone()));
+    let end = is_true(ended.clone());
+    let afar = async {
+        if let Some(hosts) = hosts {
+            server::serve(hosts, router, end).await;
+        }
     };
     tokio::select! {
-        served = both => drop(served?),
+        _ = async { tokio::join!(here, afar) } => {}
         () = async { is_true(ended).await; tokio::time::sleep(LAST_ANSWERS).await } => {
             tracing::info!("who still waits for an answer gets none");
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use croft_api::container::{self as wire, State as Doing};
 use croft_api::problem::{Kind, Problem};
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, Body, Refusal};
+use super::{Answer, Body, Path, Query, Refusal};
 use crate::container::{Command, Removal};
 use crate::daemon::{Daemon, blocking};
 use crate::signals;
@@ -35,6 +35,7 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Which {
     /// Whether those are listed too that do not run.
     #[serde(default)]
@@ -67,6 +68,7 @@ async fn inspect(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) ->
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Force {
     /// Whether what runs is killed first.
     #[serde(default)]
@@ -95,6 +97,7 @@ async fn start(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> R
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Timeout {
     /// Seconds until it is killed.
     timeout: Option<u32>,
@@ -150,6 +153,7 @@ async fn restart(
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Signal {
     /// The signal's name or number; KILL without one.
     signal: Option<String>,
@@ -182,6 +186,7 @@ async fn unpause(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) ->
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Name {
     /// The new name.
     name: String,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body as Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use croft_api::container::State as Doing;
@@ -20,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::bodies::{download, upload};
-use super::{Answer, Body, Refusal};
+use super::{Answer, Body, Path, Query, Refusal};
 use crate::container::Command;
 use crate::daemon::{Daemon, blocking};
 use crate::files::{self, Which};
@@ -35,6 +35,7 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Where {
     /// The path in the container.
     path: String,

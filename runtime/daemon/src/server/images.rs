@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body as Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use croft_api::image::{
     BuildRootfs, Details, Image, Import, Login, Logout, Progress, PrunedImages, Pull, Push, Step, Tag,
@@ -15,8 +15,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::bodies::{download, upload};
-use super::lines::{line, ndjson};
-use super::{Answer, Body, Refusal};
+use super::lines::{NDJSON, line, ndjson};
+use super::{Answer, Body, Path, Query, Refusal};
 use crate::daemon::{Daemon, blocking};
 
 pub fn router() -> OpenApiRouter<Arc<Daemon>> {
@@ -32,7 +32,7 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(load))
         .routes(routes!(build))
         .routes(routes!(prune))
-        .routes(routes!(remove_image))
+        .routes(routes!(remove))
         .routes(routes!(log_in))
         .routes(routes!(log_out))
 }
@@ -44,6 +44,7 @@ async fn images(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Image>> {
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Which {
     /// The image's name or id.
     image: String,
@@ -87,7 +88,7 @@ where
 }
 
 /// Gets an image from a registry. The answer's lines tell how far it is; the last one is `done` or `failed`.
-#[utoipa::path(post, path = "/images/pull", request_body = Pull, responses((status = 200, body = Progress)))]
+#[utoipa::path(post, path = "/images/pull", request_body = Pull, responses((status = 200, body = Progress, content_type = NDJSON)))]
 async fn pull(
     State(daemon): State<Arc<Daemon>>,
     Body(Pull { image, platform }): Body<Pull>,
@@ -96,7 +97,7 @@ async fn pull(
 }
 
 /// Sends an image to the registry that its name says. The answer is as that of a pull.
-#[utoipa::path(post, path = "/images/push", request_body = Push, responses((status = 200, body = Progress)))]
+#[utoipa::path(post, path = "/images/push", request_body = Push, responses((status = 200, body = Progress, content_type = NDJSON)))]
 async fn push(
     State(daemon): State<Arc<Daemon>>,
     Body(Push { image }): Body<Push>,
@@ -119,6 +120,7 @@ async fn import(State(daemon): State<Arc<Daemon>>, Body(asked): Body<Import>) ->
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Several {
     /// The images' names or ids, with commas between them.
     images: String,
@@ -151,6 +153,7 @@ async fn build(State(daemon): State<Arc<Daemon>>, Body(asked): Body<BuildRootfs>
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct All {
     /// Whether images with names go too that no container is made from.
     #[serde(default)]
@@ -167,7 +170,7 @@ async fn prune(State(daemon): State<Arc<Daemon>>, Query(All { all }): Query<All>
 /// Removes a name of an image, and the image with its last one.
 #[utoipa::path(delete, path = "/images/{*name}", params(("name" = String, Path)),
     responses((status = 200), (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn remove_image(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> Result<(), Refusal> {
+async fn remove(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> Result<(), Refusal> {
     Ok(blocking(move || daemon.shared().roots.remove_image(&name, &daemon.image_users()?)).await?)
 }
 

@@ -7,12 +7,15 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+/// The content type of such an answer.
+pub const NDJSON: &str = "application/x-ndjson";
+
 /// A body that comes line by line.
 pub fn ndjson() -> (mpsc::Sender<Bytes>, Response) {
     let (lines, received) = mpsc::channel::<Bytes>(64);
     let stream = Lines(received);
     let body = axum::body::Body::from_stream(stream);
-    (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    (lines, ([(header::CONTENT_TYPE, NDJSON)], body).into_response())
 }
 
 struct Lines(mpsc::Receiver<Bytes>);

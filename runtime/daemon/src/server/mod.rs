@@ -1,7 +1,10 @@
 //! The API: paths, what they carry, and how answers look. What is asked becomes a call of [`Daemon`].
 
 mod bodies;
+mod connections;
 mod containers;
+mod document;
+mod extract;
 mod files;
 mod images;
 mod lines;
@@ -11,27 +14,23 @@ pub mod peers;
 mod stats;
 mod streams;
 mod system;
+mod unread;
 mod volumes;
 
 use std::sync::Arc;
 
-use axum::extract::connect_info::ConnectInfo;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequest, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use croft_api::container::LogLine;
-use croft_api::event::Event;
-use croft_api::image::Progress;
+use axum::{Extension, Json, Router};
 use croft_api::problem::{Kind, Problem};
-use croft_api::stats::Stats;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
+
+pub use connections::serve;
+use extract::{Body, Path, Query};
 
 use crate::access::{self, Administrators};
 use crate::daemon::Daemon;
@@ -54,8 +53,9 @@ fn parts() -> OpenApiRouter<Arc<Daemon>> {
 /// The API.
 pub fn router(daemon: Arc<Daemon>, administrators: watch::Receiver<Administrators>) -> Router {
     let v1 = Router::from(parts())
-        .route("/openapi.json", get(openapi))
+        .route("/openapi.json", get(document::serve))
         .fallback(nothing)
+        .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&daemon), metrics::time))
         .layer(middleware::from_fn_with_state(administrators, admit))
         .with_state(daemon);
@@ -64,7 +64,7 @@ pub fn router(daemon: Arc<Daemon>, administrators: watch::Receiver<Administrator
 
 async fn admit(
     State(administrators): State<watch::Receiver<Administrators>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
@@ -73,6 +73,9 @@ async fn admit(
     access::check(&peer.caller().ok_or_else(unknown)?, administrators)?;
     Ok(next.run(request).await)
 }
+
+/// The content type of a problem (RFC 9457).
+const PROBLEM: &str = "application/problem+json";
 
 /// A problem as an answer.
 #[derive(Debug)]
@@ -88,72 +91,19 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let text = serde_json::to_vec(&self.0).unwrap_or_default();
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response()
+        (status, [(header::CONTENT_TYPE, PROBLEM)], text).into_response()
     }
 }
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
-/// A body, refused as a problem when it is not what it should be.
-struct Body<T>(T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
-    type Rejection = Refusal;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let title = format!("{} {}", request.method(), request.uri().path());
-        let read: Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
-        let Json(value) = read.map_err(|e| Problem::new(Kind::Invalid, title, e.body_text()))?;
-        Ok(Body(value))
-    }
+async fn nothing(method: Method, uri: Uri) -> Refusal {
+    let problem = Problem::new(Kind::NotFound, extract::title(&method, &uri), "croftd answers nothing there");
+    Refusal(problem.hint("GET /v1/openapi.json"))
 }
 
-async fn nothing(request: Request) -> Refusal {
-    let title = format!("{} {}", request.method(), request.uri().path());
-    Refusal(Problem::new(Kind::NotFound, title, "croftd answers nothing there").hint("GET /v1/openapi.json"))
-}
-
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "croftd",
-        description = "Containers from images, supervised.",
-        license(name = "Apache-2.0")
-    ),
-    components(schemas(Problem, LogLine, Event, Progress, Stats))
-)]
-struct Document;
-
-/// The OpenAPI document, as JSON.
-pub fn document() -> String {
-    let described = OpenApiRouter::with_openapi(Document::openapi());
-    let (_, mut document) = described.nest(&format!("/{}", croft_api::VERSION), parts()).split_for_parts();
-    // OpenAPI has no word for a parameter with slashes in it.
-    let paths = std::mem::take(&mut document.paths.paths);
-    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
-    let mut text = document.to_pretty_json().unwrap_or_default();
-    text.push('\n');
-    text
-}
-
-async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], document())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    /// `BLESS=1 cargo test -p croftd openapi` writes it anew.
-    #[test]
-    fn the_openapi_document_is_fresh() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
-        let document = super::document();
-        assert!(document.contains("/v1/containers/{name}/start"), "the paths are in it");
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(&path, &document).unwrap();
-        }
-        let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(kept == document, "openapi.json is stale: BLESS=1 cargo test -p croftd openapi");
-    }
+/// There is something, and it cannot be asked so. What it can be asked is in the answer's `Allow`.
+async fn other_method(method: Method, uri: Uri) -> Refusal {
+    let why = format!("{} cannot be asked to {method}", uri.path());
+    extract::refusal(extract::title(&method, &uri), StatusCode::METHOD_NOT_ALLOWED, why)
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use croft_api::network::{Counters, Join, Network, NewNetwork, Rates};
 use croft_api::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, Body, Refusal};
+use super::{Answer, Body, Path, Refusal};
 use crate::container::Command;
 use crate::daemon::{Daemon, NetworkChange, blocking};
 

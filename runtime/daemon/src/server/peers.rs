@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use croft_api::keys::{Keys, Trusted};
 use croft_api::tls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
+use super::connections::Known;
 use crate::access::Caller;
 
 /// Who is at the other end.
@@ -44,10 +44,9 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred();
-        Peer(Who::Process(credentials.ok().map(|c| {
+impl Known for UnixStream {
+    fn peer(&self) -> Peer {
+        Peer(Who::Process(self.peer_cred().ok().map(|c| {
             // Root's groups decide nothing.
             let groups = if c.uid() == 0 { Vec::new() } else { groups(c.gid(), c.pid()) };
             Caller::Process { uid: c.uid(), groups }
@@ -55,9 +54,9 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, Hosts>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Hosts>) -> Self {
-        Peer(Who::Host(Arc::clone(&stream.io().guest)))
+impl Known for Connection {
+    fn peer(&self) -> Peer {
+        Peer(Who::Host(Arc::clone(&self.guest)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use croft_api::problem::{Kind, Problem};
 use croft_api::stats::{Process, Stats};
@@ -12,8 +12,8 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::lines::{line, ndjson};
-use super::{Answer, Refusal};
+use super::lines::{NDJSON, line, ndjson};
+use super::{Answer, Path, Query, Refusal};
 use crate::container::{View, word};
 use crate::daemon::{Daemon, blocking};
 use crate::stats::{Sampler, runs};
@@ -32,6 +32,7 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Wanted {
     /// Names or ids with commas between them; every container that runs without it.
     names: Option<String>,
@@ -44,7 +45,7 @@ struct Wanted {
 
 /// What containers use: an array, or an array a line.
 #[utoipa::path(get, path = "/stats", params(Wanted),
-    responses((status = 200, body = Vec<Stats>), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, content((Vec<Stats> = "application/json"), (Vec<Stats> = NDJSON))), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn stats(State(daemon): State<Arc<Daemon>>, Query(wanted): Query<Wanted>) -> Result<Response, Refusal> {
     let interval = wanted.interval.unwrap_or(1000);
     if !(SHORTEST..=LONGEST).contains(&interval) {

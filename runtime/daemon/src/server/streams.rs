@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use croft_api::container::{self as wire, State as Doing};
@@ -13,8 +13,8 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::lines::ndjson;
-use super::{Answer, Body, Refusal};
+use super::lines::{NDJSON, ndjson};
+use super::{Answer, Body, Path, Query, Refusal};
 use crate::container::Command;
 use crate::daemon::Daemon;
 use crate::logs;
@@ -28,6 +28,7 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Follow {
     /// Whether what comes is told too, until the container ends.
     #[serde(default)]
@@ -52,7 +53,7 @@ impl Follow {
 
 /// A container's output so far, one JSON object a line.
 #[utoipa::path(get, path = "/containers/{name}/logs", params(("name" = String, Path), Follow),
-    responses((status = 200, body = wire::LogLine), (status = 400, body = Problem)))]
+    responses((status = 200, body = wire::LogLine, content_type = NDJSON), (status = 400, body = Problem)))]
 async fn show_logs(
     State(daemon): State<Arc<Daemon>>,
     Path(name): Path<String>,
@@ -97,6 +98,7 @@ async fn wait_for_exec(
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Where {
     /// A further process; the container's own without it.
     exec: Option<String>,

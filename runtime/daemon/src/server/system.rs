@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use croft_api::event::Event;
 use croft_api::problem::Problem;
@@ -12,8 +12,8 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::lines::{line, ndjson};
-use super::{Answer, Body, Refusal};
+use super::lines::{NDJSON, line, ndjson};
+use super::{Answer, Body, Query, Refusal};
 use crate::daemon::{Daemon, blocking};
 
 pub fn router() -> OpenApiRouter<Arc<Daemon>> {
@@ -51,6 +51,7 @@ async fn prune(State(daemon): State<Arc<Daemon>>, Body(asked): Body<Prune>) -> A
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Since {
     /// The number of the last event that is known; without it only what comes is told.
     since: Option<u64>,
@@ -60,7 +61,7 @@ struct Since {
 }
 
 /// Events, one JSON object a line.
-#[utoipa::path(get, path = "/events", params(Since), responses((status = 200, body = Event)))]
+#[utoipa::path(get, path = "/events", params(Since), responses((status = 200, body = Event, content_type = NDJSON)))]
 async fn events(State(daemon): State<Arc<Daemon>>, Query(asked): Query<Since>) -> Result<Response, Refusal> {
     let mut newest = daemon.events();
     let mut known = match asked.since {

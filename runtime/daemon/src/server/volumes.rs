@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use croft_api::problem::Problem;
 use croft_api::volume::{Create, Pruned, Volume};
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, Body, Refusal};
+use super::{Answer, Body, Path, Query, Refusal};
 use crate::daemon::{Daemon, Shared, blocking};
 use crate::volumes::Which;
 
@@ -60,6 +60,7 @@ async fn remove(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> 
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct All {
     /// Whether those with names go too.
     #[serde(default)]
