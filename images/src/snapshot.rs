@@ -187,6 +187,11 @@ impl Store {
 
     /// Whether the snapshot is mounted where its record says.
     pub fn state(&self, snapshot: &Snapshot) -> Result<State> {
+        let Some(MountOptions { target, .. }) = &snapshot.mount else { return Ok(State::Unmounted) };
+        // At a start nothing is there: the list of all mounts, which grows with the containers, need not be read.
+        if !mount::is_mount_point(target).map_err(|e| Error::file("look at", target, e))? {
+            return Ok(State::Unmounted);
+        }
         Ok(self.state_among(snapshot, &overlays()?))
     }
 
