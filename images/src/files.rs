@@ -50,6 +50,11 @@ pub struct Found {
     pub target: Option<PathBuf>,
 }
 
+fn none(path: &Path, last: Last) -> Error {
+    let kind = if last == Last::Folder { "folder in the container" } else { "file in the container" };
+    Error::NotFound { kind, name: path.display().to_string() }
+}
+
 impl Root {
     fn open(&self, path: &Path, last: Last) -> Result<OwnedFd> {
         let kind = match last {
@@ -59,10 +64,13 @@ impl Root {
         };
         let inside = Path::new("/").join(path);
         match open_in_root(self.top.as_fd(), &inside, OFlags::PATH | kind) {
-            Err(e) if [Errno::NOENT, Errno::NOTDIR].contains(&e.errno()) => {
-                let kind =
-                    if last == Last::Folder { "folder in the container" } else { "file in the container" };
-                Err(Error::NotFound { kind, name: path.display().to_string() })
+            Err(e) if [Errno::NOENT, Errno::NOTDIR].contains(&e.errno()) => Err(none(path, last)),
+            // A zero byte, a name that is too long, links without end: no file system has a file of that name.
+            Err(e) if [Errno::INVAL, Errno::NAMETOOLONG, Errno::LOOP].contains(&e.errno()) => {
+                Err(Error::Refused {
+                    what: format!("{:?}", path.display().to_string()),
+                    why: e.errno().to_string(),
+                })
             }
             other => other.map_err(|e| Error::file("open in the container", path, e)),
         }
@@ -78,7 +86,11 @@ impl Root {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let target = match kind {
             FileType::Symlink => {
-                let target = fs::readlinkat(&file, "", Vec::new()).on_file("read link", path)?;
+                let target = match fs::readlinkat(&file, "", Vec::new()) {
+                    // Links of procfs lead to nothing for who is not in the container.
+                    Err(Errno::NOENT) => return Err(none(path, last)),
+                    target => target.on_file("read link", path)?,
+                };
                 Some(PathBuf::from(OsString::from_vec(target.into_bytes())))
             }
             _ => None,

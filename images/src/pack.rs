@@ -90,6 +90,9 @@ struct Archive<W: Write> {
     names: BTreeMap<(u64, u64), PathBuf>,
 }
 
+/// The types of procfs, sysfs and both versions of cgroupfs (statfs(2)).
+const KERNEL: [fs::FsWord; 4] = [fs::PROC_SUPER_MAGIC, 0x6265_6572, 0x0027_e0eb, 0x6367_7270];
+
 impl<W: Write> Archive<W> {
     fn folder(&mut self, folder: OwnedFd, name: &Path) -> Result<()> {
         let stat = fs::fstat(&folder).on_file("look at", name)?;
@@ -103,6 +106,11 @@ impl<W: Write> Archive<W> {
         let is_layer = self.form == Form::Layer;
         if is_layer && fs::fgetxattr(&folder, "trusted.overlay.opaque", &mut [0u8; 4]).is_ok() {
             self.marker(&name.join(".wh..wh..opq"), &stat)?;
+        }
+        let of = fs::fstatfs(&folder).on_file("look at", name)?.f_type;
+        // What the kernel makes up while it is read is nobody's to copy, and some of it cannot be read at all.
+        if KERNEL.contains(&of) {
+            return Ok(());
         }
         for entry in sorted(folder.as_fd(), name)? {
             let inner = name.join(&entry);

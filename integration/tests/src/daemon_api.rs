@@ -36,9 +36,10 @@ pub const SUBJECT: Subject = Subject {
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_schema_conformance,lines_conform";
 
-/// croftd's address is a file, and schemathesis speaks TCP: socat is between them, on the stage's own loopback interface.
-const TRY: &str =
-    "socat TCP-LISTEN:8080,bind=127.0.0.1,fork,reuseaddr UNIX-CONNECT:/run/croft/croft.sock >socat.log 2>&1 &
+/// croftd's address is a file, and schemathesis speaks TCP: socat is between them, on the stage's own loopback
+/// interface. Who enters the stage's mount namespace begins at the root, which is the host's.
+const TRY: &str = "cd \"$HOME\"
+socat TCP-LISTEN:8080,bind=127.0.0.1,fork,reuseaddr UNIX-CONNECT:/run/croft/croft.sock >socat.log 2>&1 &
 exec \"$@\" http://127.0.0.1:8080/v1/openapi.json --wait-for-schema 60";
 
 fn document(host: &Host) -> Result<()> {
@@ -65,7 +66,7 @@ fn document(host: &Host) -> Result<()> {
     tried.args(["run", "--no-color", "--seed", "1", "--max-examples", "15", "--phases", "coverage,fuzzing"]);
     tried.args(["--checks", CHECKS, "--continue-on-failure", "--request-timeout", "20"]);
     tried.args(["--generation-database", "none", "--warnings", "off"]);
-    tried.current_dir(croft.path("")).env("STAGE", croft.path("")).env("PYTHONPATH", croft.path(""));
+    tried.env("STAGE", croft.path("")).env("PYTHONPATH", croft.path(""));
     tried.env("SCHEMATHESIS_HOOKS", "hooks");
     let said =
         process::run(&mut tried, COMMAND_LIMIT)?.success().with_context(|| croft.stage.daemon_log())?;
@@ -97,6 +98,26 @@ fn document(host: &Host) -> Result<()> {
         ensure!(done(method, path), "{method} {path} was never done:\n{}", tried.join("\n"));
     }
     ensure!(croft.inspect("web")?["state"] == "running", "{}", croft.stage.daemon_log());
+    // What it seldom hits upon: names that no file has.
+    for path in ["a%00b".to_owned(), "x".repeat(300), "/proc/1/root/x".to_owned()] {
+        for first in ["GET", "PUT"] {
+            let first = format!("{first} /v1/containers/web/archive?path={path}");
+            let (status, said) = ask(&croft, request(&first, "").as_bytes())?;
+            ensure!(status == 400 && said.contains("os error"), "{first}: {status}: {said}");
+        }
+    }
+    // The whole of a container that runs, and an archive of what cannot be made.
+    let whole = "GET /v1/containers/web/archive?path=/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let (status, said) = ask(&croft, whole.as_bytes())?;
+    ensure!(
+        status == 200 && said.ends_with("0\r\n\r\n"),
+        "the archive breaks off: {}",
+        croft.stage.daemon_log()
+    );
+    let device = "cd \"$HOME\" && mkdir d && mknod d/null c 1 3 && tar -C d -cf device.tar null && \
+                  curl -s --unix-socket /run/croft/croft.sock -T device.tar 'http://x/v1/containers/web/archive?path=/sys'";
+    let said = process::run(croft.stage.command("sh").args(["-c", device]), COMMAND_LIMIT)?;
+    ensure!(said.stdout.contains("it cannot be there"), "{}", said.stdout);
     Ok(())
 }
 

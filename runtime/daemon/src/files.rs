@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use croft_api::container::{Mount, State};
 use croft_api::problem::{Kind, Problem};
+use croft_images::Error;
 use croft_images::files::{Found, Last, Root};
 use croft_images::pack::Owners;
 use croft_images::snapshot::IdRange;
 use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::io::Errno;
 
 use crate::container::{FilesHold, View};
 use crate::daemon::{Daemon, Shared, blocking};
@@ -36,6 +38,9 @@ pub struct Files {
     _hold: FilesHold,
 }
 
+/// How file systems refuse what they cannot have: whiteouts in an overlay, and anything in those of the kernel.
+const REFUSED: [Errno; 4] = [Errno::PERM, Errno::ACCESS, Errno::ROFS, Errno::NOENT];
+
 impl Files {
     /// Writes what is meant as an archive.
     ///
@@ -53,7 +58,19 @@ impl Files {
         if self.read_only {
             return Err(Problem::new(Kind::WrongState, title, "it is read-only"));
         }
-        self.root.unpack(&self.path, source).map_err(problem(title))
+        self.root.unpack(&self.path, source).map_err(|error| {
+            let errno = match &error {
+                Error::Kernel { source, .. } => Some(source.errno()),
+                Error::File { source, .. } => Errno::from_io_error(source),
+                _ => None,
+            };
+            match errno.filter(|errno| REFUSED.contains(errno)) {
+                Some(errno) => {
+                    Problem::new(Kind::Invalid, title, format!("{error}: {errno}: it cannot be there"))
+                }
+                None => problem(title)(error),
+            }
+        })
     }
 
     /// What is there.

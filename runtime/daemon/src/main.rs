@@ -41,6 +41,8 @@ use anyhow::{Context, Result};
 use args::{Args, Command};
 
 fn main() -> ExitCode {
+    // A hoster's machine has memory for containers.
+    croft_engine::use_one_arena();
     // What answers for names and published ports while croftd is away is this program too.
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == NETWORK_SERVICE) {

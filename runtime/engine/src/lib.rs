@@ -40,6 +40,7 @@ mod undo;
 pub mod update;
 pub mod world;
 
+pub use croft_sys::memory::use_one_arena;
 pub use error::{Error, Result};
 
 /// The caller's effective user and group.

@@ -16,6 +16,7 @@ pub mod idmap;
 pub mod keyring;
 pub mod loopback;
 pub mod lsm;
+pub mod memory;
 pub mod mount;
 pub mod names;
 pub mod netlink;
