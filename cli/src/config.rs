@@ -179,6 +179,7 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         groups: options.group_add.clone(),
         ulimits: options.ulimit.clone(),
         oom_score_adj: options.oom_score_adj,
+        log: options::log(&options.log_opt, &options.log_mode)?,
     })
 }
 

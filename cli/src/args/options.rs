@@ -52,6 +52,15 @@ pub struct OptionArgs {
     /// Write its id into a file, which must not be there yet
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
+    #[arg(
+        help = "How its output is logged: max-size=BYTES, max-file=COUNT, compress=true|false, rate=BYTES a second",
+        long,
+        value_name = "NAME=VALUE"
+    )]
+    pub log_opt: Vec<String>,
+    /// What happens past the rate of its log: lines are dropped and counted, or it is held up
+    #[arg(long, value_name = "MODE", default_value = "drop", value_parser = ["drop", "block"])]
+    pub log_mode: String,
     #[command(flatten)]
     pub health: HealthArgs,
     /// How likely the kernel takes it when memory runs out: -1000 to 1000

@@ -373,7 +373,14 @@ async fn follow(
             }
             continue;
         }
-        let LogLine { time, stream, log } = line;
+        if let Some(lines) = line.dropped_lines {
+            let bytes = output::size(line.dropped_bytes.unwrap_or_default());
+            eprintln!(
+                "croft: {lines} lines ({bytes}) are missing here: past the rate of the log, or the disk was full"
+            );
+            continue;
+        }
+        let LogLine { time, stream, log, .. } = line;
         let text = if timestamps { format!("{time} {log}") } else { log };
         let written = match stream.as_str() {
             "stderr" => std::io::stderr().write_all(text.as_bytes()),

@@ -1,12 +1,33 @@
 //! The less common options of `run` and `create`, from their texts.
 
 use croft_api::container::{
-    Device, HealthCheck, Host, Ipc, Limits, Mount, Pid, Seccomp, Security, SystemPaths, Ulimit,
+    Device, HealthCheck, Host, Ipc, Limits, Log, LogMode, Mount, Pid, Seccomp, Security, SystemPaths, Ulimit,
 };
 use jiff::SignedDuration;
 
 use super::{absolute, bytes};
 use crate::args::{HealthArgs, LimitArgs};
+
+/// `--log-opt`, each of them, and `--log-mode`.
+///
+/// # Errors
+/// In words.
+pub fn log(texts: &[String], mode: &str) -> Result<Log, String> {
+    let mode = if mode == "block" { LogMode::Block } else { LogMode::Drop };
+    let mut log = Log { mode, ..Log::default() };
+    for text in texts {
+        let (name, value) = text.split_once('=').ok_or_else(|| format!("--log-opt {text}: NAME=VALUE"))?;
+        let wrong = |why: String| format!("--log-opt {text}: {why}");
+        match name {
+            "max-size" => log.max_size = Some(bytes(value).map_err(wrong)?),
+            "max-file" => log.max_files = Some(value.parse().map_err(|_| wrong("it is no number".into()))?),
+            "compress" => log.compress = Some(truth(name, Some(value)).map_err(wrong)?),
+            "rate" => log.rate = Some(bytes(value).map_err(wrong)?),
+            _ => return Err(wrong("it is none of max-size, max-file, compress, rate".into())),
+        }
+    }
+    Ok(log)
+}
 
 /// `--mount`: comma-separated keys and values.
 ///

@@ -19,6 +19,8 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "ps_has_filters", requires: NEEDS, run: filters },
         Test { name: "actions_print_names_json_or_nothing", requires: NEEDS, run: actions },
         Test { name: "logs_are_cut_by_lines_and_times", requires: NEEDS, run: logs },
+        Test { name: "logs_go_over_full_files", requires: NEEDS, run: full_files },
+        Test { name: "logs_have_a_rate", requires: NEEDS, run: rate },
         Test { name: "shells_complete_commands_and_names", requires: NEEDS, run: completion },
         Test { name: "nothing_is_coloured_in_a_file", requires: NEEDS, run: colours },
     ],
@@ -144,6 +146,75 @@ fn logs(host: &Host) -> Result<()> {
     }
     ensure!(croft.ok(&["logs", "--follow", "--tail", "1", "goes-on"])? == "c\n");
     croft.ok(&["rm", "says", "goes-on"])?;
+    croft.nothing_is_left()
+}
+
+/// Lines of a container with these options of its log.
+fn says(croft: &Croft, name: &str, lines: u32, options: &[&str]) -> Result<()> {
+    let script =
+        format!("busybox awk 'BEGIN {{ for (i = 1; i <= {lines}; i++) printf \"line %06d\\n\", i }}'");
+    let run = ["run", "--detach", "--name", name];
+    croft.ok(&[&run[..], options, &["box", "sh", "-c", &script]].concat()).map(drop)
+}
+
+fn full_files(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    let all = |from: u32, to: u32| (from..=to).map(|n| format!("line {n:06}\n")).collect::<String>();
+    says(&croft, "many", 20_000, &["--log-opt", "max-size=64k", "--log-opt", "max-file=100"])?;
+    // Followed while files become full and are compressed.
+    ensure!(croft.ok(&["logs", "--follow", "many"])? == all(1, 20_000));
+    ensure!(croft.ok(&["logs", "many"])? == all(1, 20_000));
+    for count in [1, 15_000, 19_999] {
+        let cut = croft.ok(&["logs", "--tail", &count.to_string(), "many"])?;
+        ensure!(cut == all(20_001 - count, 20_000), "{count}: {}", cut.lines().count());
+    }
+    let folder =
+        croft.stage.path("lib/containers").join(croft.inspect("many")?["id"].as_str().unwrap_or_default());
+    let names = || -> Result<Vec<String>> {
+        let entries = std::fs::read_dir(&folder)?;
+        Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    };
+    ensure!(names()?.iter().any(|name| name.ends_with(".gz")), "{:?}", names()?);
+    // The oldest go.
+    says(&croft, "few", 20_000, &["--log-opt", "max-size=64k", "--log-opt", "max-file=2"])?;
+    croft.ok(&["wait", "few"])?;
+    let last = croft.ok(&["logs", "few"])?;
+    let count = u32::try_from(last.lines().count())?;
+    ensure!((1..5_000).contains(&count) && last == all(20_001 - count, 20_000), "{count}");
+    for (option, words) in [
+        ("max-size=1k", "64 KiB"),
+        ("max-file=0", "one at least"),
+        ("size=1m", "none of"),
+        ("rate", "NAME=VALUE"),
+    ] {
+        let (code, text) = croft.fails(&["create", "--log-opt", option, "box", "true"])?;
+        ensure!(code == 125 && text.contains(words), "{option}: {text}");
+    }
+    croft.ok(&["rm", "many", "few"])?;
+    croft.nothing_is_left()
+}
+
+fn rate(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    // 12 bytes a line: a burst of 20 kB, and what the first instants add.
+    says(&croft, "drops", 20_000, &["--log-opt", "rate=20k"])?;
+    croft.ok(&["wait", "drops"])?;
+    let logs = croft.run(&["logs", "drops"])?;
+    let lines = logs.stdout.lines().count();
+    ensure!((1_000..10_000).contains(&lines), "{lines} lines are logged");
+    let missing: usize =
+        logs.stderr.lines().filter_map(|line| line.split(' ').nth(1)?.parse::<usize>().ok()).sum();
+    ensure!(lines + missing == 20_000, "{lines} and {missing}: {}", logs.stderr);
+    // 240 kB, of which a pipe holds 64 at the end and the burst is 60.
+    let begun = Instant::now();
+    says(&croft, "waits", 20_000, &["--log-opt", "rate=60000", "--log-mode", "block"])?;
+    croft.ok(&["wait", "waits"])?;
+    ensure!(begun.elapsed().as_secs_f64() > 1.0, "240 kB at 60 kB a second took {:?}", begun.elapsed());
+    let deadline = Instant::now() + COMMAND_LIMIT;
+    while croft.ok(&["logs", "waits"])?.lines().count() < 20_000 {
+        ensure!(Instant::now() < deadline, "lines are missing");
+    }
+    croft.ok(&["rm", "drops", "waits"])?;
     croft.nothing_is_left()
 }
 

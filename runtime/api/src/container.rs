@@ -98,6 +98,37 @@ pub struct Config {
     pub stop_signal: Option<String>,
     /// Seconds until it is killed when it does not end.
     pub stop_timeout: Option<u32>,
+    /// How its output is logged.
+    pub log: Log,
+}
+
+/// How a container's output is logged. None: the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Bytes of a file, past which the next one is begun; 10 MiB.
+    pub max_size: Option<u64>,
+    /// Files that there may be, with the one that is written; 4. The oldest go.
+    pub max_files: Option<u32>,
+    /// Whether full files are compressed; they are.
+    pub compress: Option<bool>,
+    /// Bytes a second that are logged, with a burst of as much; no limit.
+    pub rate: Option<u64>,
+    /// What happens past the rate.
+    pub mode: LogMode,
+}
+
+/// What happens to output past the rate of its log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum LogMode {
+    /// Lines are left out, counted, and the count stands in their place.
+    #[default]
+    Drop,
+    /// The container waits.
+    Block,
 }
 
 /// Something mounted in a container.
@@ -357,6 +388,12 @@ pub struct LogLine {
     pub time: String,
     /// `stdout` or `stderr`.
     pub stream: String,
-    /// The line, with its end if it had one.
+    /// The line, with its end if it had one; empty where lines are missing.
     pub log: String,
+    /// So many lines are missing here: they were past the rate of the log, or the disk was full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_lines: Option<u64>,
+    /// Their bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_bytes: Option<u64>,
 }

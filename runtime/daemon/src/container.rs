@@ -13,6 +13,7 @@ mod ends;
 mod health;
 mod update;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -352,7 +353,7 @@ impl Container {
             id: record.id.clone(),
             bundle: bundle.clone(),
             io: Io { kind: io(&record.config), ring: RING, when_full },
-            log: Some(Log::at(self.shared.folder(&record.id).join("log.json"))),
+            log: Some(log(&record.config.log, self.shared.folder(&record.id).join("log.json"))),
         };
         let delete = || Request::Delete { id: record.id.clone(), exec: None, force: true };
         let mut made = shim.ask(create()).await;
@@ -501,6 +502,23 @@ impl Container {
 
 fn io(config: &container::Config) -> IoKind {
     if config.terminal { IoKind::Terminal } else { IoKind::Pipes { stdin: config.stdin } }
+}
+
+/// Where and how a container's output is logged.
+fn log(asked: &container::Log, path: PathBuf) -> Log {
+    let usual = Log::at(path);
+    Log {
+        max_bytes: asked.max_size.unwrap_or(usual.max_bytes),
+        // With the one that is written.
+        max_files: asked.max_files.map_or(usual.max_files, |files| files.saturating_sub(1)),
+        compress: asked.compress.unwrap_or(true),
+        rate: asked.rate,
+        mode: match asked.mode {
+            container::LogMode::Drop => protocol::LogMode::Drop,
+            container::LogMode::Block => protocol::LogMode::Block,
+        },
+        ..usual
+    }
 }
 
 /// A state in the words of a message.

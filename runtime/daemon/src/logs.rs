@@ -1,9 +1,9 @@
 //! A container's output, from the files that the supervisor writes.
 
+mod files;
 mod tail;
 
 use std::borrow::Cow;
-use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,16 +11,13 @@ use bytes::Bytes;
 use croft_api::container::State;
 use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::{mpsc, watch};
 
 use crate::container::View;
+use files::Reader;
 
 /// How often a file that is followed is looked at. The kernel could tell at each line, which costs more where there are many.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Bytes that are read at once.
-const PIECE: usize = 64 << 10;
 
 /// Which lines are wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -85,31 +82,28 @@ async fn send_some(
     follow: Option<watch::Receiver<View>>,
     lines: mpsc::Sender<Bytes>,
 ) -> std::io::Result<()> {
-    let mut position = match window.tail {
-        None => 0,
-        Some(count) => match tail::start(path.to_owned(), count, window.until).await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-            other => other?,
-        },
-    };
+    let whole = path.to_owned();
+    let mut reader = blocking(move || match window.tail {
+        None => Ok(Reader::new(whole)),
+        Some(count) => tail::reader(whole, count, window.until),
+    })
+    .await?;
     let mut unfinished = Vec::new();
     loop {
         // Before the file is read: what comes after it is of the next round.
         let over =
             follow.as_ref().is_none_or(|view| view.has_changed().is_err() || has_ended(&view.borrow()));
-        match piece(path, &mut position).await {
-            Ok(bytes) if !bytes.is_empty() => {
-                unfinished.extend(bytes);
-                let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
-                let rest = unfinished.split_off(end + 1);
-                let (wanted, last) = window.cut(std::mem::replace(&mut unfinished, rest));
-                if (!wanted.is_empty() && lines.send(wanted.into()).await.is_err()) || last {
-                    return Ok(());
-                }
-                continue;
+        let bytes;
+        (reader, bytes) = blocking(move || reader.piece().map(|bytes| (reader, bytes))).await?;
+        if !bytes.is_empty() {
+            unfinished.extend(bytes);
+            let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
+            let rest = unfinished.split_off(end + 1);
+            let (wanted, last) = window.cut(std::mem::replace(&mut unfinished, rest));
+            if (!wanted.is_empty() && lines.send(wanted.into()).await.is_err()) || last {
+                return Ok(());
             }
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            continue;
         }
         if over || window.until.is_some_and(|until| Timestamp::now() > until) {
             return Ok(());
@@ -125,15 +119,9 @@ fn has_ended(view: &View) -> bool {
     matches!(view.state, State::Stopped | State::Created)
 }
 
-/// The next bytes after `position`, which is 0 again in a file that has been begun anew.
-async fn piece(path: &Path, position: &mut u64) -> std::io::Result<Vec<u8>> {
-    let mut file = tokio::fs::File::open(path).await?;
-    if file.metadata().await?.len() < *position {
-        *position = 0;
-    }
-    file.seek(SeekFrom::Start(*position)).await?;
-    let mut bytes = Vec::with_capacity(PIECE);
-    file.take(PIECE as u64).read_to_end(&mut bytes).await?;
-    *position += bytes.len() as u64;
-    Ok(bytes)
+/// Work that waits for files, where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }

@@ -6,43 +6,59 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::files::{Reader, newest_first};
+
 /// Bytes that are read at once.
 const PIECE: u64 = 64 << 10;
 
-/// Where the last `count` lines of the file at `path` begin that are not later than `until`. What follows the last line's end is none.
+/// Reads from where the last `count` lines of the log at `path` begin that are not later than `until`. What follows the last line's end is
+/// none.
 ///
 /// # Errors
 /// When it cannot be read.
-pub async fn start(path: PathBuf, count: u64, until: Option<Timestamp>) -> std::io::Result<u64> {
-    let found = tokio::task::spawn_blocking(move || find(&File::open(path)?, count, until)).await;
-    found.map_err(std::io::Error::other)?
+pub fn reader(path: PathBuf, count: u64, until: Option<Timestamp>) -> std::io::Result<Reader> {
+    let mut wanted = Wanted { left: count, until };
+    for file in newest_first(&path)? {
+        let (number, file) = file?;
+        if let Some(offset) = find(&file, &mut wanted)? {
+            return Ok(Reader::at(path, number, offset));
+        }
+    }
+    Ok(Reader::new(path))
 }
 
-fn find(file: &File, count: u64, mut until: Option<Timestamp>) -> std::io::Result<u64> {
+/// What is looked for from the end on.
+struct Wanted {
+    /// So many lines more.
+    left: u64,
+    /// Later ones do not count; none when one was found that counts, since lines come in the order of their times.
+    until: Option<Timestamp>,
+}
+
+/// Where the wanted lines begin in this file; none when they begin before it.
+fn find(file: &File, wanted: &mut Wanted) -> std::io::Result<Option<u64>> {
     let mut ends = Ends { file, before: file.metadata()?.len(), piece: Vec::new() };
     let mut end = ends.next()?;
-    let mut left = count;
     while let Some(this) = end {
         end = ends.next()?;
         let start = end.map_or(0, |before| before + 1);
-        if let Some(limit) = until {
+        if let Some(limit) = wanted.until {
             let mut line = vec![0; usize::try_from(this + 1 - start).unwrap_or(usize::MAX)];
             file.read_exact_at(&mut line, start)?;
             if super::time(&line).is_some_and(|when| when > limit) {
                 continue;
             }
-            // Lines come in the order of their times.
-            until = None;
+            wanted.until = None;
         }
-        if left == 0 {
-            return Ok(this + 1);
+        if wanted.left == 0 {
+            return Ok(Some(this + 1));
         }
-        left -= 1;
-        if left == 0 {
-            return Ok(start);
+        wanted.left -= 1;
+        if wanted.left == 0 {
+            return Ok(Some(start));
         }
     }
-    Ok(0)
+    Ok(None)
 }
 
 /// The positions of the lines' ends, the last first.
@@ -90,23 +106,29 @@ mod tests {
         (file, starts)
     }
 
+    fn begin(file: &File, left: u64, until: Option<Timestamp>) -> Option<u64> {
+        find(file, &mut Wanted { left, until }).unwrap()
+    }
+
     #[test]
     fn the_last_lines_are_found_over_pieces() {
         let (mut file, starts) = log(40);
         file.write_all(b"unfinished").unwrap();
         for count in 0..=40 {
-            assert_eq!(find(&file, count, None).unwrap(), starts[40 - count as usize], "{count}");
+            assert_eq!(begin(&file, count, None), Some(starts[40 - count as usize]), "{count}");
         }
-        assert_eq!(find(&file, 100, None).unwrap(), 0);
+        let mut wanted = Wanted { left: 100, until: None };
+        assert_eq!(find(&file, &mut wanted).unwrap(), None);
+        assert_eq!(wanted.left, 60, "the others are looked for in the file before");
     }
 
     #[test]
     fn later_lines_do_not_count() {
         let (file, starts) = log(40);
         let until = Some("2026-01-01T00:00:29.5Z".parse().unwrap());
-        assert_eq!(find(&file, 3, until).unwrap(), starts[27]);
-        assert_eq!(find(&file, 0, until).unwrap(), starts[30]);
-        assert_eq!(find(&file, 3, Some("2020-01-01T00:00:00Z".parse().unwrap())).unwrap(), 0);
-        assert_eq!(find(&tempfile::tempfile().unwrap(), 3, None).unwrap(), 0);
+        assert_eq!(begin(&file, 3, until), Some(starts[27]));
+        assert_eq!(begin(&file, 0, until), Some(starts[30]));
+        assert_eq!(begin(&file, 3, Some("2020-01-01T00:00:00Z".parse().unwrap())), None);
+        assert_eq!(begin(&tempfile::tempfile().unwrap(), 3, None), None);
     }
 }

@@ -1,6 +1,6 @@
 //! What cannot be asked for together: refused before anything is made.
 
-use croft_api::container::{Config, Ipc, NetworkMode, Pid, Restart, Userns};
+use croft_api::container::{Config, Ipc, Log, NetworkMode, Pid, Restart, Userns};
 
 use super::Invalid;
 
@@ -52,5 +52,22 @@ pub fn check(config: &Config) -> Result<(), Invalid> {
             return Err(Invalid::Value { what: "dns-search", value: domain.clone(), why });
         }
     }
-    Ok(())
+    log(&config.log)
+}
+
+/// A file of a log holds more than the longest line that is not cut.
+const SMALLEST_LOG: u64 = 64 << 10;
+
+fn log(log: &Log) -> Result<(), Invalid> {
+    let refuse = |what, value: u64, why: &str| {
+        Err(Invalid::Value { what, value: value.to_string(), why: why.to_owned() })
+    };
+    match log {
+        Log { max_size: Some(size), .. } if *size < SMALLEST_LOG => {
+            refuse("log-opt max-size", *size, "64 KiB at least")
+        }
+        Log { max_files: Some(0), .. } => refuse("log-opt max-file", 0, "one at least is written"),
+        Log { rate: Some(0), .. } => refuse("log-opt rate", 0, "nothing could ever be logged"),
+        _ => Ok(()),
+    }
 }

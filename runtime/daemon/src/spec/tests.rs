@@ -299,6 +299,9 @@ fn what_contradicts_itself_is_refused_before_anything_is_made() {
         (|c| (c.pid, c.userns) = (Pid::Container("x".into()), Userns::Host), ["container:", "--userns host"]),
         (|c| (c.ipc, c.shm_size) = (Ipc::Host, Some(1)), ["--ipc", "--shm-size"]),
         (|c| c.dns_search = vec!["a b".into()], ["dns-search", "a b"]),
+        (|c| c.log.max_size = Some(1000), ["max-size", "64 KiB"]),
+        (|c| c.log.max_files = Some(0), ["max-file", "one at least"]),
+        (|c| c.log.rate = Some(0), ["rate", "nothing"]),
     ] {
         let said = refused(change).unwrap_err();
         assert!(words.iter().all(|word| said.contains(word)), "{said}");

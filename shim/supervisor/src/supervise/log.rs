@@ -294,7 +294,10 @@ pub fn uncompressed(config: &Log) -> io::Result<Vec<PathBuf>> {
     Ok(files.filter(|path| config.compress && path.extension().is_none_or(|end| end != "gz")).collect())
 }
 
-/// The full files of the log at `path`, the oldest first.
+/// The full files of the log at `path`, the oldest first. One that is being compressed may be there twice.
+///
+/// # Errors
+/// When its folder cannot be read.
 pub fn full_files(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -37,6 +37,7 @@ use crate::supervise::streams::Rate;
 use crate::supervise::token::Token;
 
 pub use compress::compress;
+pub use log::full_files as full_log_files;
 
 /// How many containers one supervisor takes, unless it is told otherwise.
 pub const MOST_CONTAINERS: usize = 512;
