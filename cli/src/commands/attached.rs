@@ -187,8 +187,9 @@ const UNDER_WAY: usize = 16;
 struct Typed {
     pieces: mpsc::Receiver<Piece>,
     kept: VecDeque<(u64, Vec<u8>)>,
-    /// The number after the last byte that was read.
-    end: u64,
+    /// The number after the last byte that was read. Others may have typed before: croftd says first where this begins, and nothing is sent
+    /// until then.
+    end: Option<u64>,
     ended: bool,
 }
 
@@ -202,23 +203,27 @@ impl Typed {
     fn new(terminal: bool) -> Self {
         let (send, pieces) = mpsc::channel(1);
         tokio::spawn(read_input(send, terminal));
-        Typed { pieces, kept: VecDeque::new(), end: 0, ended: false }
+        Typed { pieces, kept: VecDeque::new(), end: None, ended: false }
     }
 
     fn has_room(&self) -> bool {
-        !self.ended && self.kept.len() < UNDER_WAY
+        !self.ended && self.end.is_some() && self.kept.len() < UNDER_WAY
     }
 
     /// The process has all input below `taken`.
     fn taken(&mut self, taken: u64) {
         self.kept.retain(|(offset, bytes)| offset + bytes.len() as u64 > taken);
+        // Somebody else types too: what comes next is no repetition of theirs.
+        if self.kept.is_empty() {
+            self.end = self.end.max(Some(taken));
+        }
     }
 
     /// What has to be sent (again) on a new connection.
     fn again(&self) -> Vec<Frame> {
         let kept =
             self.kept.iter().map(|(offset, bytes)| Frame::Input { offset: *offset, bytes: bytes.clone() });
-        kept.chain(self.ended.then_some(Frame::EndInput(self.end))).collect()
+        kept.chain(self.ended.then_some(self.end).flatten().map(Frame::EndInput)).collect()
     }
 
     /// What is to be sent for a new piece; none for the keys that detach.
@@ -226,14 +231,14 @@ impl Typed {
         match piece {
             Some(Piece::Detach) => None,
             Some(Piece::Bytes(bytes)) => {
-                let offset = self.end;
-                self.end += bytes.len() as u64;
+                let offset = self.end.unwrap_or_default();
+                self.end = Some(offset + bytes.len() as u64);
                 self.kept.push_back((offset, bytes.clone()));
                 Some(Frame::Input { offset, bytes })
             }
             None => {
                 self.ended = true;
-                Some(Frame::EndInput(self.end))
+                Some(Frame::EndInput(self.end.unwrap_or_default()))
             }
         }
     }
