@@ -69,6 +69,12 @@ pub enum Command {
     Exec(ExecArgs),
     /// Stay with a container: its output here, this terminal's input there
     Attach(AttachArgs),
+    /// Be at a container's terminal, with what it has shown so far; before it starts, too. Control-p control-q leaves
+    Console {
+        /// The container's name or id
+        #[arg(add = crate::complete::containers())]
+        container: String,
+    },
     /// Start containers
     Start(NamesArgs),
     /// End containers, by force after a while

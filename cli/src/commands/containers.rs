@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use croft_api::client::{Client, Error};
 use croft_api::container::{Container, Created, Exec, Execed, Exit, LogLine, State};
@@ -229,6 +230,36 @@ pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
     }
     let exit = end_of(client, &format!("/containers/{}/wait", container.id), Contact::Had).await?;
     Ok(status_of(&exit))
+}
+
+/// How often a container that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// `console`: a container's terminal with what it has shown so far; waited for until it runs.
+///
+/// # Errors
+/// When it is not there or has no terminal, or the connection breaks for long.
+pub async fn console(client: &Client, name: &str) -> Result<u8, Failed> {
+    let path = format!("/containers/{}", part(name));
+    let mut container: Container = client.get(&path).await?;
+    if !container.config.terminal {
+        return Err(Failed {
+            hint: Some(format!("croft attach {name}, or croft logs {name}")),
+            ..Failed::from(format!("console of {name}: it has no terminal"))
+        });
+    }
+    // It may be renamed meanwhile.
+    let path = format!("/containers/{}", container.id);
+    if !matches!(container.state, State::Running | State::Paused) {
+        eprintln!("croft: {name} does not run; its console is here when it starts, and control-c leaves");
+    }
+    while !matches!(container.state, State::Running | State::Paused) {
+        tokio::time::sleep(LOOK).await;
+        container = patiently(Contact::Had, || client.get(&path)).await?;
+    }
+    let wanted = Wanted { terminal: true, stdin: true, from: "oldest" };
+    attached::attach(client, &format!("{path}/attach?"), wanted).await?.stay(client).await?;
+    Ok(0)
 }
 
 /// `wait`: prints the statuses.

@@ -133,6 +133,7 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Create(args) => containers::create(&client, args, shown).await,
         Command::Exec(args) => containers::exec(&client, args).await,
         Command::Attach(args) => containers::attach(&client, args).await,
+        Command::Console { container } => containers::console(&client, container).await,
         Command::Start(args) => containers::each(&client, &args.names, "start", shown).await,
         Command::Stop(args) => containers::each(&client, &args.names, &timed("stop", args.time), shown).await,
         Command::Restart(args) => {

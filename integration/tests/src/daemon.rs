@@ -1,6 +1,8 @@
 //! croftd with croft-shim and croft: containers from images, and what becomes of them when croftd is killed.
 
 use anyhow::{Result, ensure};
+use croft_harness::stage::COMMAND_LIMIT;
+use croft_harness::terminal::Terminal;
 use croft_harness::{Croft, Facility, Host, OnRunc, Subject, Test};
 
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
@@ -22,6 +24,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "bad_requests_leave_nothing", requires: NEEDS, run: bad_requests_leave_nothing },
         Test { name: "exec_has_input_output_and_status", requires: NEEDS, run: exec },
         Test { name: "terminals", requires: NEEDS, run: terminals },
+        Test { name: "a_console_is_there_before_and_after", requires: NEEDS, run: console },
         Test { name: "containers_reach_each_other_and_the_host", requires: NETWORKS, run: networks },
         Test { name: "events_go_on_over_a_restart", requires: NEEDS, run: events_go_on },
     ],
@@ -244,6 +247,38 @@ fn terminals(host: &Host) -> Result<()> {
     let output = croft.stage.run_on_terminal(&program, &args, "words\n")?;
     ensure!(output.stdout.contains("got words"), "{output}");
     croft.ok(&["rm", "--force", "web"])?;
+    croft.nothing_is_left()
+}
+
+fn console(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    let script = "echo early words; while read line; do echo said $line; done";
+    croft.ok(&["create", "--name", "web", "--interactive", "--tty", "box", "sh", "-c", script])?;
+    let mut command = croft.stage.command(&croft.program.display().to_string());
+    command.args(["console", "web"]);
+    let shown = |terminal: &mut Terminal, typed: &str, text: &str| -> Result<()> {
+        terminal.type_in(typed.as_bytes(), COMMAND_LIMIT)?;
+        terminal.wait_for(text, COMMAND_LIMIT).map(drop)
+    };
+    let mut before = Terminal::start(&command, 24, 80)?;
+    shown(&mut before, "", "does not run")?;
+    croft.ok(&["start", "web"])?;
+    shown(&mut before, "", "early words")?;
+    shown(&mut before, "one\n", "said one")?;
+    before.type_in(b"\x10\x11", COMMAND_LIMIT)?;
+    ensure!(before.end(COMMAND_LIMIT)?.0 == 0, "the user has left");
+    // Who comes later sees what was shown, and the container's end.
+    let mut after = Terminal::start(&command, 24, 80)?;
+    shown(&mut after, "", "said one")?;
+    shown(&mut after, "two\n", "said two")?;
+    croft.ok(&["stop", "--time", "0", "web"])?;
+    ensure!(after.end(COMMAND_LIMIT)?.0 == 0, "it has ended");
+    croft.ok(&["run", "--detach", "--name", "plain", "box", "sleep", "1000"])?;
+    for (name, words) in [("plain", "no terminal"), ("webb", "hint: there is web")] {
+        let (code, text) = croft.fails(&["console", name])?;
+        ensure!(code == 125 && text.contains(words), "{name}: {text}");
+    }
+    croft.ok(&["rm", "--force", "web", "plain"])?;
     croft.nothing_is_left()
 }
 
