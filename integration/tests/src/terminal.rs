@@ -17,6 +17,10 @@ pub const SUBJECT: Subject = Subject {
     name: "terminal",
     on_runc: &[
         (
+            "size_at_the_start_and_later",
+            OnRunc::Races("runc gives the terminal its size when the program may have begun already"),
+        ),
+        (
             "input_that_ends_ends_inside_too",
             OnRunc::Fails("runc never tells the container that its input has ended: cat waits for ever"),
         ),
