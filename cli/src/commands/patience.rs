@@ -10,6 +10,9 @@ const AWAY: Duration = Duration::from_secs(60);
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// A request that broke after this long was waited for by a croftd that was there; one that breaks at once may be broken by anything.
+const HELD: Duration = Duration::from_millis(100);
+
 /// Whether croftd has answered this command before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contact {
@@ -27,11 +30,17 @@ pub async fn patiently<T, F>(contact: Contact, ask: impl Fn() -> F) -> Result<T,
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let (mut had, begun) = (contact == Contact::Had, Instant::now());
+    let (mut had, mut away) = (contact == Contact::Had, Instant::now());
     loop {
-        match ask().await {
-            Err(Error::Broken(_)) if begun.elapsed() < AWAY => had = true,
-            Err(Error::Unreachable { .. }) if had && begun.elapsed() < AWAY => {}
+        let asked = Instant::now();
+        let answer = ask().await;
+        // A wait may be long, and end with a croftd that is killed after minutes: it is away from then on.
+        if matches!(answer, Err(Error::Broken(_))) && asked.elapsed() >= HELD {
+            away = Instant::now();
+        }
+        match answer {
+            Err(Error::Broken(_)) if away.elapsed() < AWAY => had = true,
+            Err(Error::Unreachable { .. }) if had && away.elapsed() < AWAY => {}
             other => return other,
         }
         tokio::time::sleep(PAUSE).await;
