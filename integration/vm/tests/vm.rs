@@ -107,8 +107,10 @@ fn the_limit_ends_the_machine_and_what_was_written_is_kept() {
 
 #[test]
 fn a_machine_that_dies_is_an_error_with_its_console() {
-    let error = run(&Vm::new(), "echo c > /proc/sysrq-trigger; sleep 1000").err().unwrap().to_string();
+    let error = run(&Vm::new(), "echo c > /proc/sysrq-trigger; sleep 1000").err().unwrap();
+    let error = format!("{error:#}");
     assert!(error.contains("without a status") && error.contains("Kernel panic"), "{error}");
+    assert!(error.contains("boot 1 of"), "the job ran again: {error}");
 }
 
 #[test]
@@ -158,4 +160,13 @@ fn a_share_that_cannot_be_is_refused() {
     assert!(refused("data", "/etc/passwd").contains("not a folder"));
     assert!(refused("a/b", "/etc").contains("a/b"));
     assert!(refused("stdout", "/etc").contains("taken"));
+}
+
+/// Too little memory for the kernel's own start, on purpose.
+#[test]
+fn a_panic_before_the_job_is_tried_again_and_then_an_error() {
+    let vm = Vm { memory_mib: 72, ..Vm::new() };
+    let error = run(&vm, "true").err().expect("the kernel needs more memory");
+    let error = format!("{error:#}");
+    assert!(error.contains("boot 3 of 3") && error.contains("Kernel panic"), "{error}");
 }
