@@ -22,9 +22,11 @@ pub struct Reader {
     open: Option<Open>,
 }
 
+/// A file of a log, as it was before it was compressed.
 #[derive(Debug)]
-struct Open {
-    file: File,
+pub struct Open {
+    /// The file.
+    pub file: File,
     /// Nothing more is written to it.
     is_full: bool,
 }
@@ -35,9 +37,9 @@ impl Reader {
         Reader { path, number: 0, offset: 0, open: None }
     }
 
-    /// The same from this place on.
-    pub fn at(path: PathBuf, number: u32, offset: u64) -> Self {
-        Reader { path, number, offset, open: None }
+    /// The same from this place in a file that [`newest_first`] has opened.
+    pub fn at(path: PathBuf, (number, open): (u32, Open), offset: u64) -> Self {
+        Reader { path, number, offset, open: Some(open) }
     }
 
     /// The next bytes; none when there are no more yet.
@@ -79,14 +81,13 @@ impl Reader {
 ///
 /// # Errors
 /// When they cannot be listed or read.
-pub fn newest_first(path: &Path) -> io::Result<impl Iterator<Item = io::Result<(u32, File)>> + use<>> {
+pub fn newest_first(path: &Path) -> io::Result<impl Iterator<Item = io::Result<(u32, Open)>> + use<>> {
     let mut numbers: Vec<u32> = full_log_files(path)?.into_iter().map(|(number, _)| number).collect();
     numbers.push(numbers.last().map_or(1, |newest| newest + 1));
     numbers.dedup();
     let path = path.to_owned();
     Ok(numbers.into_iter().rev().filter_map(move |number| match find(&path, number) {
-        Ok(Some((found, open))) => (found == number).then_some(Ok((number, open.file))),
-        Ok(None) => None,
+        Ok(found) => found.filter(|(found, _)| *found == number).map(Ok),
         Err(e) => Some(Err(e)),
     }))
 }
@@ -181,7 +182,10 @@ mod tests {
         assert_eq!(rest(&mut reader), "last\nsix\n");
         std::fs::write(&path, "seven\n").unwrap();
         assert_eq!(rest(&mut reader), "seven\n");
-        assert_eq!(rest(&mut Reader::at(path.clone(), 5, 5)), "more\nlast\nsix\nseven\n");
+        assert_eq!(
+            rest(&mut Reader { path: path.clone(), number: 5, offset: 5, open: None }),
+            "more\nlast\nsix\nseven\n"
+        );
         // The oldest go.
         for name in ["log.3.gz", "log.4"] {
             std::fs::remove_file(folder.path().join(name)).unwrap();

@@ -19,9 +19,9 @@ const PIECE: u64 = 64 << 10;
 pub fn reader(path: PathBuf, count: u64, until: Option<Timestamp>) -> std::io::Result<Reader> {
     let mut wanted = Wanted { left: count, until };
     for file in newest_first(&path)? {
-        let (number, file) = file?;
-        if let Some(offset) = find(&file, &mut wanted)? {
-            return Ok(Reader::at(path, number, offset));
+        let (number, open) = file?;
+        if let Some(offset) = find(&open.file, &mut wanted)? {
+            return Ok(Reader::at(path, (number, open), offset));
         }
     }
     Ok(Reader::new(path))

@@ -111,7 +111,7 @@ impl Hosts {
 
 /// Accepts connections, each of which shakes hands by itself: a slow one waits for nobody but itself.
 async fn accept(
-    listener: TcpListener,
+    mut listener: TcpListener,
     acceptor: TlsAcceptor,
     keys: Keys,
     ready: mpsc::Sender<(Connection, SocketAddr)>,
@@ -120,15 +120,8 @@ async fn accept(
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (stream, from) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // As axum does: too many open files is over at some time, and a connection that has gone is none of ours.
-                    tracing::warn!("accept a host: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
+            // As axum does it: what fails is tried again.
+            accepted = Listener::accept(&mut listener) => accepted,
             () = ready.closed() => return,
         };
         let (acceptor, keys, ready) = (acceptor.clone(), keys.clone(), ready.clone());
