@@ -214,7 +214,7 @@ pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8, Failed> {
 pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
     let name = part(&args.name);
     let container: Container = client.get(&format!("/containers/{name}")).await?;
-    if !matches!(container.state, State::Running | State::Paused) {
+    if !runs(&container) {
         return Err(Failed::from(format!("attach to {}: it does not run", args.name)));
     }
     let config = &container.config;
@@ -230,6 +230,10 @@ pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
     }
     let exit = end_of(client, &format!("/containers/{}/wait", container.id), Contact::Had).await?;
     Ok(status_of(&exit))
+}
+
+fn runs(container: &Container) -> bool {
+    matches!(container.state, State::Running | State::Paused)
 }
 
 /// How often a container that is waited for is looked at.
@@ -250,10 +254,10 @@ pub async fn console(client: &Client, name: &str) -> Result<u8, Failed> {
     }
     // It may be renamed meanwhile.
     let path = format!("/containers/{}", container.id);
-    if !matches!(container.state, State::Running | State::Paused) {
+    if !runs(&container) {
         eprintln!("croft: {name} does not run; its console is here when it starts, and control-c leaves");
     }
-    while !matches!(container.state, State::Running | State::Paused) {
+    while !runs(&container) {
         tokio::time::sleep(LOOK).await;
         container = patiently(Contact::Had, || client.get(&path)).await?;
     }
