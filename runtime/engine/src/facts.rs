@@ -1,6 +1,7 @@
 //! Looks at the host and fills `plan::facts`. Looking changes nothing.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -27,11 +28,10 @@ pub fn of_this_host() -> Result<Facts> {
 /// # Errors
 /// When /proc is not procfs, or the host has no cgroup2 mount.
 pub fn gather(proc: &Proc) -> Result<Facts> {
-    let mountinfo = proc.read("self/mountinfo").on(|| "read the mounts".into())?;
     let own = proc.read("self/cgroup").on(|| "read the own cgroup".into())?;
     let (_, euid) = credentials::user();
     let (effective, ..) = credentials::capabilities().on(|| "read capabilities".into())?;
-    let mounts = cgroup::mounts(&mountinfo);
+    let mounts = cgroup_mounts(proc, &own)?;
     let Some(v2) = mounts.v2 else {
         let why =
             "no cgroup2 is mounted on this host; mount it: mount -t cgroup2 none /sys/fs/cgroup/unified";
@@ -66,8 +66,26 @@ pub fn gather(proc: &Proc) -> Result<Facts> {
         delegated,
         id_map_programs: id_map_programs(euid),
         lsm: lsm(),
-        resctrl: resctrl(&mountinfo),
+        resctrl: resctrl(),
     })
+}
+
+/// The mounts of the hierarchies that are in `own`, the text of /proc/self/cgroup. A host's are made when it boots and stand first, and
+/// what comes after them is read only if one is missing: the list has a line for each container, and the kernel takes as long to write
+/// a few hundred as all of a start.
+fn cgroup_mounts(proc: &Proc, own: &str) -> Result<cgroup::Mounts> {
+    let failed = || "read the mounts".to_owned();
+    let file = proc.open_file("self/mountinfo", croft_sys::OFlags::RDONLY).on(failed)?;
+    let mut found = cgroup::Mounts::default();
+    // As much at a time as the kernel writes at a time.
+    for line in BufReader::with_capacity(4096, std::fs::File::from(file)).split(b'\n') {
+        let line = line.map_err(|e| Error::file("read", Path::new("/proc/self/mountinfo"), e))?;
+        found.add(&String::from_utf8_lossy(&line));
+        if found.has_all(own) {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The group of the line `0::/path` of /proc/self/cgroup.
@@ -131,9 +149,13 @@ fn lsm() -> Lsm {
     Lsm { apparmor: enabled.starts_with('Y'), selinux: Path::new("/sys/fs/selinux/enforce").exists() }
 }
 
-fn resctrl(mountinfo: &str) -> Option<PathBuf> {
-    let line = mountinfo.lines().find(|l| l.contains(" - resctrl "))?;
-    line.split(' ').nth(4).map(PathBuf::from)
+/// Where resctrl is mounted (Documentation/filesystems/resctrl.rst: there and nowhere else).
+fn resctrl() -> Option<PathBuf> {
+    const PLACE: &str = "/sys/fs/resctrl";
+    /// Of linux/magic.h.
+    const RDTGROUP_SUPER_MAGIC: i64 = 0x0765_5821;
+    let is_mounted = croft_sys::fs::statfs(PLACE).is_ok_and(|found| found.f_type == RDTGROUP_SUPER_MAGIC);
+    is_mounted.then(|| PathBuf::from(PLACE))
 }
 
 #[cfg(test)]

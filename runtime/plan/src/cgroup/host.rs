@@ -65,23 +65,37 @@ pub struct Mounts {
 /// the first counts. Lines that are not understood are passed over: a mountinfo has lines of every kind.
 pub fn mounts(mountinfo: &str) -> Mounts {
     let mut found = Mounts::default();
-    for line in mountinfo.lines() {
-        let Some((before, after)) = line.split_once(" - ") else { continue };
-        let Some(point) = before.split(' ').nth(4).map(unescape) else { continue };
+    mountinfo.lines().for_each(|line| found.add(line));
+    found
+}
+
+impl Mounts {
+    /// Counts the mount of one line of a mountinfo, if it is of cgroups.
+    pub fn add(&mut self, line: &str) {
+        let Some((before, after)) = line.split_once(" - ") else { return };
+        let Some(point) = before.split(' ').nth(4).map(unescape) else { return };
         let mut after = after.split(' ');
         match (after.next(), after.nth(1)) {
             (Some("cgroup2"), _) => {
-                found.v2.get_or_insert_with(|| PathBuf::from(&point));
+                self.v2.get_or_insert_with(|| PathBuf::from(&point));
             }
             (Some("cgroup"), Some(options)) => {
                 for option in options.split(',').filter(|o| is_v1_hierarchy(o)) {
-                    found.v1.entry(option.to_owned()).or_insert_with(|| PathBuf::from(&point));
+                    self.v1.entry(option.to_owned()).or_insert_with(|| PathBuf::from(&point));
                 }
             }
             _ => {}
         }
     }
-    found
+
+    /// Whether all hierarchies are there that `/proc/self/cgroup` lists (cgroups(7)).
+    pub fn has_all(&self, own_groups: &str) -> bool {
+        let mut hierarchies = own_groups.lines().filter_map(|line| line.split(':').nth(1));
+        hierarchies.all(|controllers| match controllers {
+            "" => self.v2.is_some(),
+            some => some.split(',').all(|name| self.v1.contains_key(name)),
+        })
+    }
 }
 
 /// Whether an option of a v1 mount names a controller or a named hierarchy, and is not an option in the plain sense.
@@ -166,6 +180,9 @@ mod tests {
             .collect();
         assert_eq!(found, Mounts { v2: Some(PathBuf::from("/a b")), v1 });
         assert_eq!(CgroupHost::from_mountinfo("", "cpu"), None);
+        assert!(found.has_all("2:cpu,cpuacct:/a:b\n1:name=systemd:/\n0::/x\n"));
+        assert!(!found.has_all("3:memory:/\n0::/\n"));
+        assert!(!Mounts::default().has_all("0::/\n"));
     }
 
     #[test]
