@@ -8,6 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use croft_api::problem::{Kind, Problem};
 
@@ -30,10 +31,12 @@ const FIRST: u32 = 600_100_000 / COUNT + 1;
 const LAST: u32 = (1 << 31) / COUNT;
 
 /// The host's ranges.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Ids {
     folder: PathBuf,
     owner: String,
+    /// Where the search for the next one begins: those before it were taken when they were last seen, and are tried last.
+    next: AtomicU32,
 }
 
 impl Ids {
@@ -43,7 +46,11 @@ impl Ids {
     /// When the folder cannot be made.
     pub fn open(folder: &Path, owner: &Path) -> std::io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-        Ok(Ids { folder: folder.to_owned(), owner: owner.to_string_lossy().into_owned() })
+        Ok(Ids {
+            folder: folder.to_owned(),
+            owner: owner.to_string_lossy().into_owned(),
+            next: AtomicU32::new(FIRST),
+        })
     }
 
     /// Takes a range for a container.
@@ -52,12 +59,16 @@ impl Ids {
     /// When none is left, or the folder cannot be written to.
     pub fn take(&self, container: &str) -> Result<Range, Problem> {
         let failed = |detail: String| Problem::new(Kind::Internal, "take a range of ids", detail);
-        for number in FIRST..LAST {
+        let next = self.next.load(Ordering::Relaxed);
+        for number in (next..LAST).chain(FIRST..next) {
             let path = self.folder.join(number.to_string());
             match symlink(self.line(container), &path) {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(failed(format!("{}: {e}", path.display()))),
-                Ok(()) => return Ok(Range { start: number * COUNT, count: COUNT }),
+                Ok(()) => {
+                    self.next.store(number + 1, Ordering::Relaxed);
+                    return Ok(Range { start: number * COUNT, count: COUNT });
+                }
             }
         }
         Err(failed(format!("all {} are taken; see {}", LAST - FIRST, self.folder.display())))
@@ -65,6 +76,7 @@ impl Ids {
 
     /// Gives a range back. One that is not there is fine.
     pub fn give_back(&self, start: u32) {
+        self.next.fetch_min(start / COUNT, Ordering::Relaxed);
         let _ = fs::remove_file(self.folder.join((start / COUNT).to_string()));
     }
 
@@ -115,7 +127,11 @@ mod tests {
         assert!(ranges[0].start + COUNT <= ranges[1].start && ranges[1].start + COUNT <= ranges[2].start);
         assert_eq!(a.own().len(), 2);
         a.give_back(ranges[0].start);
+        // One that another has given back is found when those after it are taken.
+        b.next.store(LAST, Ordering::Relaxed);
         assert_eq!(b.take("w").unwrap(), ranges[0]);
+        a.give_back(ranges[0].start);
+        assert_eq!(a.take("v").unwrap(), ranges[0]);
         assert!(a.keep(ranges[2].start, "z").is_ok() && a.keep(ranges[1].start, "y").is_err());
     }
 }
