@@ -1,5 +1,7 @@
 //! Networks in croftd and croft: made and removed, joined and left, and what is refused.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use croft_harness::{Croft, Facility, Host, OnRunc, Subject, Test};
 use serde_json::Value;
@@ -17,6 +19,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "a_container_has_several_networks_and_names", requires: NETWORKS, run: several },
         Test { name: "containers_join_and_leave_networks", requires: WITH_CURL, run: join_and_leave },
         Test { name: "a_routed_network_with_limits", requires: NETWORKS, run: routed_with_limits },
+        Test { name: "a_start_is_not_heard_by_all_others", requires: NETWORKS, run: unheard },
         Test { name: "bad_requests_for_networks_leave_nothing", requires: NETWORKS, run: bad_requests },
         Test { name: "a_killed_croftd_finishes_what_it_began", requires: NETWORKS, run: killed },
     ],
@@ -266,6 +269,36 @@ fn killed(host: &Host) -> Result<()> {
     croft.ok(&["system", "check"])?;
     croft.ok(&["rm", "--force", "web", "db"])?;
     ensure!(croft.ok(&["network", "prune"])? == "back\n");
+    croft.nothing_is_left()
+}
+
+/// What a container has counted of ICMPv6 since its start (/proc/net/snmp6).
+fn icmpv6(croft: &Croft, name: &str, counter: &str) -> Result<u64> {
+    let text = croft.ok(&["exec", name, "cat", "/proc/net/snmp6"])?;
+    let line = text.lines().find_map(|line| line.strip_prefix(counter)).with_context(|| text.clone())?;
+    Ok(line.trim().parse()?)
+}
+
+/// What a container says to groups that nobody is in costs each of the others: with a thousand of them a thousand times.
+fn unheard(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    sleeper(&croft, "first", &["--network", "croft"])?;
+    sleeper(&croft, "second", &["--network", "croft"])?;
+    let end = Instant::now() + Duration::from_secs(20);
+    while icmpv6(&croft, "second", "Icmp6OutMLDv2Reports ")? == 0
+        || icmpv6(&croft, "second", "Icmp6OutRouterSolicits ")? == 0
+    {
+        ensure!(Instant::now() < end, "it says nothing");
+    }
+    for counter in ["Icmp6InMLDv2Reports ", "Icmp6InRouterSolicits "] {
+        ensure!(icmpv6(&croft, "first", counter)? == 0, "{counter}");
+    }
+    let of_second = addresses(&croft, "second")?;
+    ensure!(of_second.len() == 2, "{of_second:?}");
+    for address in of_second {
+        ensure!(pings(&croft, "first", &address)?, "{address}");
+    }
+    croft.ok(&["rm", "--force", "first", "second"])?;
     croft.nothing_is_left()
 }
 
