@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ),
     ("many_layers_are_mounted", &[], many_layers_are_mounted),
     ("a_new_daemon_finds_what_is_mounted", &[], a_new_daemon_finds_what_is_mounted),
+    ("a_snapshot_that_lost_its_record_is_completed", &[], a_snapshot_that_lost_its_record_is_completed),
     ("prune_keeps_what_is_used", &[], prune_keeps_what_is_used),
     ("a_committed_container_is_an_image_that_looks_the_same", &["umoci"], a_committed_container_is_an_image),
     ("mmdebstrap_that_fails_is_said", &["mmdebstrap"], mmdebstrap_that_fails_is_said),
@@ -174,6 +175,27 @@ fn a_new_daemon_finds_what_is_mounted() -> Result<()> {
     ensure!(Store::open(elsewhere.path())?.snapshots()?[0].1 == State::Unmounted);
     other.remove_snapshot("a")?;
     ensure!(fs::read_dir(root)?.next().is_none(), "unmounted by who did not mount it");
+    Ok(())
+}
+
+/// What a file system without a journal may show after a power cut.
+fn a_snapshot_that_lost_its_record_is_completed() -> Result<()> {
+    let bench = Bench::new()?;
+    let made = bench.store.create_snapshot("cut", &bench.image)?;
+    let root = bench.mount("cut", None)?;
+    fs::write(root.join("etc/mine"), "x")?;
+    bench.store.unmount_snapshot("cut")?;
+    let folder = bench.store.root().join("containers/cut");
+    for (record, mount) in [("", "{"), ("{\"version\": 1", "")] {
+        fs::write(folder.join("snapshot.json"), record)?;
+        fs::write(folder.join("mount.json"), mount)?;
+        fs::remove_dir_all(folder.join("data/work"))?;
+        ensure!(matches!(bench.store.snapshot("cut"), Err(Error::Malformed { .. })));
+        ensure!(bench.store.create_snapshot("cut", &bench.image)? == made);
+        let root = bench.mount("cut", None)?;
+        ensure!(fs::read(root.join("etc/mine"))? == b"x", "what the container wrote stays");
+        bench.store.unmount_snapshot("cut")?;
+    }
     Ok(())
 }
 

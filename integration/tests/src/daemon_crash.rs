@@ -29,6 +29,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "calls_fail_in_start", requires: NEEDS, run: |host| each(host, &START, FAIL) },
         Test { name: "calls_fail_in_stop", requires: NEEDS, run: |host| each(host, &STOP, FAIL) },
         Test { name: "calls_fail_in_rm", requires: NEEDS, run: |host| each(host, &RM, FAIL) },
+        Test { name: "what_a_power_cut_takes_is_made_again", requires: NEEDS, run: power_cut },
     ],
 };
 
@@ -237,4 +238,41 @@ fn clean_up(croft: &Croft) -> Result<()> {
         croft.ok(&["rm", "--force", "c"])?;
     }
     Ok(())
+}
+
+/// A file system may have lost, or cut off, what was written in the seconds before the power went, and may show again what was removed.
+fn power_cut(host: &Host) -> Result<()> {
+    let mut croft = Croft::new(host)?;
+    let new = croft.ok(CREATE_IT)?;
+    let address = croft.inspect("c")?["addresses"].clone();
+    let used =
+        croft.ok(&["run", "--detach", "--name=used", "box", "sh", "-c", "echo kept >>/file; cat /file"])?;
+    croft.ok(&["wait", "used"])?;
+    let lib = croft.stage.path("lib");
+    let [new, used] = [new.trim(), used.trim()];
+    // Of one that runs, all that counts is what is mounted: it has no part in this.
+    croft.kill()?;
+    fs::write(lib.join(format!("images/containers/{new}/snapshot.json")), "")?;
+    fs::write(lib.join(format!("network/leases/{new}.json")), "")?;
+    fs::remove_dir(lib.join(format!("containers/{new}")))?;
+    let record = lib.join(format!("images/containers/{used}/snapshot.json"));
+    let text = fs::read(&record)?;
+    fs::write(&record, &text[..text.len() / 2])?;
+    let gone = "f".repeat(64);
+    for folder in [format!("images/containers/{gone}/data/upper"), format!("containers/{gone}")] {
+        fs::create_dir_all(lib.join(folder))?;
+    }
+    croft.start()?;
+    in_order(&croft)?;
+    ensure!(croft.inspect("c")?["addresses"] == address, "it has others");
+    croft.ok(START_IT)?;
+    croft.ok(&["start", "used"])?;
+    croft.ok(&["wait", "used"])?;
+    let said = croft.ok(&["logs", "used"])?;
+    ensure!(said == "kept\nkept\nkept\n", "{said}");
+    for folder in ["images/containers", "containers"] {
+        ensure!(!lib.join(folder).join(&gone).exists(), "{folder}");
+    }
+    croft.ok(&["rm", "--force", "c", "used"])?;
+    croft.nothing_is_left()
 }

@@ -11,14 +11,13 @@ use std::process::Stdio;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use croft_api::container::{Config, Container, Created, NetworkMode, State, Userns};
+use croft_api::container::{Config, Container, Created, State, Userns};
 use croft_api::event::Event;
 use croft_api::problem::{Kind, Problem};
 use croft_api::system::Info;
 use tokio::sync::{Notify, mpsc, watch};
 
-use croftd_network::addresses;
-use croftd_network::{Networks, Settings, Wish};
+use croftd_network::{Networks, Settings};
 
 pub use networks::NetworkChange;
 
@@ -276,10 +275,18 @@ impl Daemon {
                 self.shared.networks.release(&container)?;
             }
         }
+        let known = |id: &str| records.iter().any(|record| record.id == id);
+        if let Err(problem) = self.shared.roots.delete_but(known).and(self.shared.forget_but(known)) {
+            tracing::error!(%problem, "something of a container that is gone is left");
+        }
         self.shared.volumes.take_up(&self.shared.records)?;
         for record in records {
             match record.phase {
                 Phase::Made => {
+                    // A power cut in the seconds after it was made may have taken something.
+                    if let Err(problem) = self.shared.make_lasting(&record) {
+                        tracing::error!(container = record.name, %problem, "something of it is gone");
+                    }
                     let state = if record.started.is_some() { State::Stopped } else { State::Created };
                     let handle = container::own(Arc::clone(&self.shared), record.clone(), state);
                     self.write().insert(record.id, handle);
@@ -458,30 +465,12 @@ impl Daemon {
         }
         let (shared, made) = (Arc::clone(&self.shared), record.clone());
         blocking(move || {
-            let folder = shared.folder(&made.id);
-            std::fs::create_dir_all(&folder).map_err(|e| {
-                Problem::new(
-                    Kind::Internal,
-                    format!("create {}", made.name),
-                    format!("{}: {e}", folder.display()),
-                )
-            })?;
-            if let NetworkMode::Networks(joins) = &made.config.network {
-                let wish = Wish {
-                    networks: joins.iter().map(addresses::Wanted::try_from).collect::<Result<_, _>>()?,
-                    // As with Docker: by its name, and by its id as it is printed.
-                    names: vec![made.name.clone(), made.id.chars().take(SHORT_ID).collect()],
-                    publish: made.config.publish.clone(),
-                };
-                shared.networks.reserve(&made.id, &wish)?;
-            }
-            shared.roots.make(&made.id, &made.image_id)?;
+            shared.make_lasting(&made)?;
             shared.volumes.prepare(&shared.records, &shared.roots, &made, &anonymous)
         })
         .await?;
         // What no container can have is refused now, and not at the start.
         self.shared.prepare(record, For::Check).await?;
-        self.shared.release(record).await;
         record.phase = Phase::Made;
         self.shared.records.update(record, record.told())
     }

@@ -10,6 +10,7 @@ use croft_api::container::Device;
 use rustix::fs::{CWD, FileType, Mode};
 
 use crate::ids::Range;
+use crate::joins::For;
 
 /// A device that a container gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,7 @@ const OWN: [&str; 12] = [
 /// How deep folders of devices are looked through.
 const DEEPEST: usize = 8;
 
-/// Makes the nodes of the devices that are asked for, or of all, in `folder`.
+/// Makes the nodes of the devices that are asked for, or of all, in `folder`; for a check they are only looked for.
 ///
 /// # Errors
 /// In words: for what is no device, or cannot be made.
@@ -75,6 +76,7 @@ pub fn make(
     privileged: bool,
     folder: &Path,
     ids: Option<Range>,
+    wanted: For,
 ) -> Result<Vec<Node>, String> {
     let mut found = Vec::new();
     if privileged {
@@ -98,7 +100,7 @@ pub fn make(
         nodes.retain(|(_, other)| other.target != node.target);
         nodes.push((from, node));
     }
-    if !nodes.is_empty() {
+    if wanted == For::Start && !nodes.is_empty() {
         std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     }
     nodes
@@ -106,7 +108,9 @@ pub fn make(
         .enumerate()
         .map(|(n, (from, node))| {
             let path = folder.join(n.to_string());
-            copy(&from, &path, ids).map_err(|e| format!("device {}: {e}", from.display()))?;
+            if wanted == For::Start {
+                copy(&from, &path, ids).map_err(|e| format!("device {}: {e}", from.display()))?;
+            }
             Ok(Node { node: path, ..node })
         })
         .collect()
@@ -174,7 +178,7 @@ mod tests {
         let refused = |source: &Path, access: &str| {
             let source = source.display().to_string();
             let asked = Device { source, target: "/dev/x".into(), access: access.into() };
-            make(&[asked], false, &folder.path().join("nodes"), None).unwrap_err()
+            make(&[asked], false, &folder.path().join("nodes"), None, For::Start).unwrap_err()
         };
         assert!(refused(&folder.path().join("file"), "rwm").contains("is no device"));
         assert!(refused(folder.path(), "rwm").contains("is no device"));

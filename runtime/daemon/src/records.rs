@@ -181,17 +181,19 @@ impl Records {
         written
     }
 
-    /// Keeps a new container, on the disk before anything of it is there.
+    /// Keeps a new container before anything of it is there. A power cut may take the record first: what nobody has goes at croftd's
+    /// next start.
     ///
     /// # Errors
     /// [`Kind::Conflict`] when its name is taken.
     pub fn insert(&self, record: &Record) -> Result<(), Problem> {
         let title = format!("create {}", record.name);
         let text = text(record)?;
-        let done = self.lock().execute(
-            "INSERT INTO containers (id, name, record) VALUES (?, ?, ?)",
-            params![record.id, record.name, text],
-        );
+        let done = self.write(Sync::Later, |connection| {
+            connection
+                .prepare_cached("INSERT INTO containers (id, name, record) VALUES (?, ?, ?)")?
+                .execute(params![record.id, record.name, text])
+        });
         done.map(drop).map_err(|e| match refused(&title)(e) {
             problem if problem.kind == Kind::Conflict => {
                 problem.hint(format!("croft rm {}, or take another --name", record.name))

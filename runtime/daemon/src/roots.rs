@@ -216,11 +216,14 @@ impl Roots {
         }
     }
 
-    /// Makes the root of a new container.
+    /// Makes the root of a container. One that is there stays.
     ///
     /// # Errors
     /// When the image is gone.
     pub fn make(&self, container: &str, image: &str) -> Result<(), Problem> {
+        if self.exists(container) {
+            return Ok(());
+        }
         let title = format!("image {image}");
         let image = self.store.find(image).map_err(problem(&title))?;
         self.store.create_snapshot(container, &image).map(drop).map_err(problem(&title))
@@ -327,6 +330,19 @@ impl Roots {
         }
         let removed = self.store.remove_snapshot(container);
         removed.map_err(problem(&format!("remove the root of {container}")))
+    }
+
+    /// Removes the roots that are none of these containers', which a power cut may bring back.
+    ///
+    /// # Errors
+    /// When they cannot be listed, or one cannot be removed.
+    pub fn delete_but(&self, known: impl Fn(&str) -> bool) -> Result<(), Problem> {
+        let ids = self.store.snapshot_ids().map_err(problem("list the roots"))?;
+        for id in ids.iter().filter(|id| !known(id)) {
+            tracing::info!(container = id, "the root of a container that is gone is removed");
+            self.store.remove_snapshot(id).map_err(problem(&format!("remove the root of {id}")))?;
+        }
+        Ok(())
     }
 
     /// Whether a container has a root.

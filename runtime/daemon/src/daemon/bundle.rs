@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use croft_api::container::{Ipc, NetworkMode};
 use croft_api::problem::{Kind, Problem};
-use croftd_network::Files;
+use croftd_network::addresses::Wanted;
+use croftd_network::{Files, Wish};
 
-use super::{Prepared, Shared, blocking};
+use super::check::entries;
+use super::{Prepared, SHORT_ID, Shared, blocking};
 use crate::ids::Range;
 use crate::joins::{For, Joined};
 use crate::records::{Phase, Record};
@@ -15,7 +17,44 @@ use crate::volumes::With;
 use crate::{devices, resolv, shm, spec, users};
 
 impl Shared {
-    /// Mounts a container's root and writes its bundle.
+    /// Makes what a container has whether it runs or not: its folder, its addresses, its root. What is there already stays.
+    ///
+    /// # Errors
+    /// When an address is taken, or the image is gone.
+    pub(super) fn make_lasting(&self, record: &Record) -> Result<(), Problem> {
+        let folder = self.folder(&record.id);
+        std::fs::create_dir_all(&folder).map_err(|e| {
+            let title = format!("create {}", record.name);
+            Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display()))
+        })?;
+        if let NetworkMode::Networks(joins) = &record.config.network {
+            let wish = Wish {
+                networks: joins.iter().map(Wanted::try_from).collect::<Result<_, _>>()?,
+                // As with Docker: by its name, and by its id as it is printed.
+                names: vec![record.name.clone(), record.id.chars().take(SHORT_ID).collect()],
+                publish: record.config.publish.clone(),
+            };
+            self.networks.reserve(&record.id, &wish)?;
+        }
+        self.roots.make(&record.id, &record.image_id)
+    }
+
+    /// Removes the folders of containers that are none of these, which a power cut may bring back.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub(super) fn forget_but(&self, known: impl Fn(&str) -> bool) -> Result<(), Problem> {
+        for id in entries(&self.root.join("containers")).into_iter().filter(|id| !known(id)) {
+            let folder = self.folder(&id);
+            tracing::info!(container = id, "the folder of a container that is gone is removed");
+            std::fs::remove_dir_all(&folder).map_err(|e| {
+                Problem::new(Kind::Internal, "remove a folder", format!("{}: {e}", folder.display()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Mounts a container's root and writes its bundle. For a check nothing stays, be it possible or not.
     ///
     /// # Errors
     /// When the image is gone, or what was asked for is not possible.
@@ -38,20 +77,30 @@ impl Shared {
             self.ids.keep(start, &record.id)?;
         }
         let bundle = self.run_folder(&record.id);
-        std::fs::create_dir_all(&bundle).map_err(|e| failed(&bundle, e))?;
+        if wanted == For::Start {
+            std::fs::create_dir_all(&bundle).map_err(|e| failed(&bundle, e))?;
+        }
         let user = config.user.as_deref().or(image.user.as_deref()).unwrap_or("");
         // A mount costs as much as all the rest: without names to look up there nothing in the root can be wrong.
-        let rootfs = match wanted {
-            For::Check if users::are_numbers(user, &config.groups) => self.roots.place(&record.id),
-            For::Check | For::Start => self.roots.mount(&record.id, ids)?,
+        let is_mounted = wanted == For::Start || !users::are_numbers(user, &config.groups);
+        let rootfs = match is_mounted {
+            true => self.roots.mount(&record.id, ids)?,
+            false => self.roots.place(&record.id),
         };
-        let mut user = users::find(&rootfs, user).map_err(&invalid)?;
-        user.additional.extend(users::groups(&rootfs, &config.groups).map_err(&invalid)?);
+        let found = users::find(&rootfs, user).and_then(|mut user| {
+            user.additional.extend(users::groups(&rootfs, &config.groups)?);
+            Ok(user)
+        });
+        if is_mounted && wanted == For::Check {
+            self.roots.unmount(&record.id)?;
+        }
+        let user = found.map_err(&invalid)?;
         let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
-        let files = self.own_files(&bundle, record, &hostname, &joined).map_err(|e| failed(&bundle, e))?;
-        let nodes = devices::make(&config.devices, config.privileged, &bundle.join("devices"), ids);
+        let files =
+            self.own_files(&bundle, record, &hostname, &joined, wanted).map_err(|e| failed(&bundle, e))?;
+        let nodes = devices::make(&config.devices, config.privileged, &bundle.join("devices"), ids, wanted);
         let own_shm = match config.ipc {
-            Ipc::Shareable => {
+            Ipc::Shareable if wanted == For::Start => {
                 Some(shm::make(&bundle, config.shm_size).map_err(|e| failed(&bundle.join("shm"), e))?)
             }
             _ => None,
@@ -76,17 +125,20 @@ impl Shared {
             spec::config_json(config, &image.defaults, &found).map_err(|e| invalid(e.to_string()))?;
         let path = bundle.join("config.json");
         let text = serde_json::to_vec(&config).map_err(|e| invalid(e.to_string()))?;
-        std::fs::write(&path, text).map_err(|e| failed(&path, e))?;
+        if wanted == For::Start {
+            std::fs::write(&path, text).map_err(|e| failed(&path, e))?;
+        }
         Ok(Prepared { bundle, joined })
     }
 
-    /// The files that croftd gives every container.
+    /// The files that croftd gives every container; for a check only where they would be.
     pub(super) fn own_files(
         &self,
         bundle: &Path,
         record: &Record,
         hostname: &str,
         joined: &Joined,
+        wanted: For,
     ) -> std::io::Result<std::collections::BTreeMap<String, PathBuf>> {
         let hosts = bundle.join("hosts");
         let resolv = bundle.join("resolv.conf");
@@ -103,17 +155,21 @@ impl Shared {
                 },
             },
         };
+        let write = |path: &Path, text: String| match wanted {
+            For::Start => std::fs::write(path, text),
+            For::Check => Ok(()),
+        };
         // Who shares a network shares its names, those too that are added later.
         let (hosts, resolv) = match &joined.names {
             Some(theirs) => (theirs.join("hosts"), theirs.join("resolv.conf")),
             None => {
-                std::fs::write(&hosts, resolv::hosts(names.hosts, &record.config))?;
-                std::fs::write(&resolv, resolv::resolv_conf(&names.resolv, &record.config))?;
+                write(&hosts, resolv::hosts(names.hosts, &record.config))?;
+                write(&resolv, resolv::resolv_conf(&names.resolv, &record.config))?;
                 (hosts, resolv)
             }
         };
         let name = bundle.join("hostname");
-        std::fs::write(&name, format!("{hostname}\n"))?;
+        write(&name, format!("{hostname}\n"))?;
         let files = [("/etc/hosts", hosts), ("/etc/hostname", name), ("/etc/resolv.conf", resolv)];
         Ok(files.into_iter().map(|(target, source)| (target.to_owned(), source)).collect())
     }

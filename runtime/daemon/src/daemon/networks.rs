@@ -10,7 +10,7 @@ use croftd_network::addresses;
 
 use super::{Shared, blocking};
 use crate::container::View;
-use crate::joins::Joined;
+use crate::joins::{For, Joined};
 use crate::records::Record;
 
 /// A change of what networks a container is on.
@@ -99,7 +99,7 @@ impl Shared {
             let bundle = shared.run_folder(&record.id);
             if namespace.is_some() {
                 let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
-                let written = shared.own_files(&bundle, &record, &hostname, &Joined::default());
+                let written = shared.own_files(&bundle, &record, &hostname, &Joined::default(), For::Start);
                 written
                     .map_err(|e| Problem::new(Kind::Internal, asked, format!("{}: {e}", bundle.display())))?;
             }

@@ -26,7 +26,8 @@ impl Known {
 }
 
 impl Networks {
-    /// Takes addresses for a container; they are its own until [`Networks::release`], whatever happens. One that has a lease keeps it.
+    /// Takes addresses for a container; they are its own until [`Networks::release`], whatever happens but a power cut in the seconds
+    /// after. One that has a lease keeps it.
     ///
     /// # Errors
     /// When a network is not there, or an address taken, or none left.
@@ -44,7 +45,7 @@ impl Networks {
             let endpoint = known.choose(&lease, wanted)?;
             lease.endpoints.push(endpoint);
         }
-        self.leases.save(container, &lease)?;
+        self.leases.save_at_leisure(container, &lease)?;
         known.take(&lease);
         known.leases.insert(container.to_owned(), lease.clone());
         Ok(lease)

@@ -198,15 +198,27 @@ impl Folder {
     /// # Errors
     /// When it cannot be written.
     pub fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Problem> {
+        self.put(name, value, self.life)
+    }
+
+    /// As [`Folder::save`], but without waiting for the disk: a power cut may damage the record or take it back.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save_at_leisure<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Problem> {
+        self.put(name, value, Life::Boot)
+    }
+
+    fn put<T: Serialize>(&self, name: &str, value: &T, life: Life) -> Result<(), Problem> {
         let path = self.file(name);
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.path)?;
             file.write_all(&serde_json::to_vec(&Versioned { version: VERSION, value })?)?;
-            if self.life == Life::Durable {
+            if life == Life::Durable {
                 file.as_file().sync_data()?;
             }
             file.persist(&path).map_err(|e| e.error)?;
-            self.sync()
+            self.sync(life)
         };
         write().map_err(|e| failed(&path, &e))
     }
@@ -219,12 +231,12 @@ impl Folder {
         let path = self.file(name);
         match fs::remove_file(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            removed => removed.and_then(|()| self.sync()).map_err(|e| failed(&path, &e)),
+            removed => removed.and_then(|()| self.sync(self.life)).map_err(|e| failed(&path, &e)),
         }
     }
 
-    fn sync(&self) -> std::io::Result<()> {
-        match self.life {
+    fn sync(&self, life: Life) -> std::io::Result<()> {
+        match life {
             Life::Durable => File::open(&self.path)?.sync_all(),
             Life::Boot => Ok(()),
         }
@@ -261,11 +273,21 @@ impl Folder {
         Ok(all)
     }
 
-    /// Removes what a crash left of records that were being written.
+    /// Removes what a crash left of records that were being written, and records that a power cut has cut off.
     pub fn sweep(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".new-") {
-                let _ = fs::remove_file(entry.path());
+            let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+            let is_text = || {
+                serde_json::from_slice::<serde::de::IgnoredAny>(&fs::read(&path)?)
+                    .map_err(std::io::Error::from)
+            };
+            let is_damaged =
+                name.ends_with(".json") && is_text().is_err_and(|e| e.kind() != ErrorKind::NotFound);
+            if is_damaged {
+                tracing::warn!(path = %path.display(), "a record that is cut off is removed");
+            }
+            if is_damaged || name.starts_with(".new-") {
+                let _ = fs::remove_file(path);
             }
         }
     }
@@ -302,6 +324,22 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("\"version\":1", "\"version\":2")).unwrap();
         assert!(records.read::<Lease>("c").unwrap_err().detail.contains("version 2"));
+        // What is cut off goes, and what is only not understood stays.
+        for cut in ["d", "e"] {
+            fs::write(
+                folder.path().join(format!("x/{cut}.json")),
+                &text[..text.len() / 2 * usize::from(cut == "d")],
+            )
+            .unwrap();
+        }
+        records.sweep();
+        assert!(
+            [("c", true), ("d", false), ("e", false)].iter().all(|(name, is_there)| folder
+                .path()
+                .join(format!("x/{name}.json"))
+                .exists()
+                == *is_there)
+        );
         records.remove("c").unwrap();
         assert_eq!(records.read::<Lease>("c").unwrap(), None);
     }
