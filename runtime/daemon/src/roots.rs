@@ -63,7 +63,8 @@ pub fn problem(title: &str) -> impl Fn(Error) -> Problem {
             }
         };
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Problem::new(kind, title, format!("{error}{cause}"))
+        let detail = format!("{error}{cause}");
+        if error.is_full() { Problem::no_space(title, detail) } else { Problem::new(kind, title, detail) }
     }
 }
 
@@ -294,8 +295,7 @@ impl Roots {
     pub fn mount(&self, container: &str, ids: Option<Range>) -> Result<PathBuf, Problem> {
         let title = format!("mount the root of {container}");
         let target = self.place(container);
-        std::fs::create_dir_all(&target)
-            .map_err(|e| Problem::new(Kind::Internal, &*title, format!("{}: {e}", target.display())))?;
+        std::fs::create_dir_all(&target).map_err(|e| Problem::of_file(&*title, &target, &e))?;
         let ids = ids.map(|Range { start, count }| IdRange { start, size: count });
         // Which devices it may open is the device filter's to say.
         let options = MountOptions { target: target.clone(), ids, devices: Devices::Usable };

@@ -27,9 +27,7 @@ impl Shared {
     fn prepare_now(&self, record: &Record, wanted: For) -> Result<Prepared, Problem> {
         let title = format!("start {}", record.name);
         let invalid = |detail: String| Problem::new(Kind::Invalid, title.clone(), detail);
-        let failed = |path: &Path, e: std::io::Error| {
-            Problem::new(Kind::Internal, title.clone(), format!("{}: {e}", path.display()))
-        };
+        let failed = |path: &Path, e: std::io::Error| Problem::of_file(title.clone(), path, &e);
         let config = &record.config;
         let image = self.roots.image(&record.image_id)?;
         let joined = self.joined(&title, config, wanted)?;
