@@ -1,12 +1,15 @@
 //! The host that the suite runs on, looked at once: cgroup hierarchies, capabilities, the runtime under test.
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountPropagationFlags, mount_change};
+
+use crate::relay::network_of;
 
 /// Which program `CROFT_OCI` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,9 @@ pub enum RuntimeKind {
     /// The one in C.
     Crun,
 }
+
+/// The network namespace before [`Host::settle_apart`].
+static OUTSIDE: OnceLock<File> = OnceLock::new();
 
 /// Facts about this host, and the runtime under test.
 #[derive(Debug, Clone)]
@@ -57,11 +63,20 @@ impl Host {
     /// A test can then compare mounts, links and processes before and after without seeing its neighbours, and
     /// what it leaves behind goes when it ends. Call it before any other thread exists.
     pub fn settle_apart() -> Result<()> {
+        let _ = OUTSIDE.set(network_of("thread-self")?);
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
             .context("own mount and network namespace")?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .context("private mounts")?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")
+    }
+
+    /// The network namespace that the suite was started in: the way to the archives of packages.
+    pub fn network_outside() -> Result<File> {
+        match OUTSIDE.get() {
+            Some(outside) => Ok(outside.try_clone()?),
+            None => network_of("thread-self"),
+        }
     }
 
     /// Whether this host has all controllers on cgroup2 and none on v1.
