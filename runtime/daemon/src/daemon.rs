@@ -267,7 +267,7 @@ impl Daemon {
                     start = range.start,
                     "the ids of a container that is gone are given back"
                 );
-                self.shared.ids.give_back(range.start);
+                self.shared.ids.give_back(range.start)?;
             }
         }
         for container in self.shared.networks.leased() {
@@ -459,13 +459,8 @@ impl Daemon {
         let (shared, made) = (Arc::clone(&self.shared), record.clone());
         blocking(move || {
             let folder = shared.folder(&made.id);
-            std::fs::create_dir_all(&folder).map_err(|e| {
-                Problem::new(
-                    Kind::Internal,
-                    format!("create {}", made.name),
-                    format!("{}: {e}", folder.display()),
-                )
-            })?;
+            std::fs::create_dir_all(&folder)
+                .map_err(|e| Problem::of_file(format!("create {}", made.name), &folder, &e))?;
             if let NetworkMode::Networks(joins) = &made.config.network {
                 let wish = Wish {
                     networks: joins.iter().map(addresses::Wanted::try_from).collect::<Result<_, _>>()?,

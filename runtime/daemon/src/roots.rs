@@ -312,8 +312,13 @@ impl Roots {
             Ok(()) | Err(Error::NotFound { .. }) => {}
             Err(error) => return Err(problem(&format!("unmount the root of {container}"))(error)),
         }
-        let _ = std::fs::remove_dir(self.mounts.join(container));
-        Ok(())
+        let place = self.place(container);
+        match std::fs::remove_dir(&place) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Problem::of_file(format!("unmount the root of {container}"), &place, &e))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes a container's root; none is fine.

@@ -177,7 +177,7 @@ impl Shared {
                 }
                 _ => {}
             }
-            record.ids.iter().for_each(|start| shared.ids.give_back(*start));
+            record.ids.iter().try_for_each(|start| shared.ids.give_back(*start))?;
             shared.records.remove(&record)?;
             shared.happened("delete", &record.name, None);
             Ok(())
