@@ -36,8 +36,10 @@ const FAIL: Blow = Blow::Fail(Errno::IO);
 /// Every other call fails so, and all of them with `CROFT_EVERY_CALL`: what makes or writes something can find a disk full.
 const FULL: Blow = Blow::Fail(Errno::NOSPC);
 
-/// How many calls of an operation are tried, unless `CROFT_EVERY_CALL` is set: spread over all of it.
+/// At how many calls of an operation croftd is killed, unless `CROFT_EVERY_CALL` is set: spread over all of it.
 const MOST: usize = 24;
+/// How many calls fail: all of them, with some to spare. Nothing has to be started again after one.
+const MOST_FAILING: usize = 100;
 
 /// Cables go by themselves, soon after the namespace that has the other end.
 const SETTLED: Duration = Duration::from_secs(20);
@@ -197,7 +199,8 @@ fn each(host: &Host, operation: &Operation, blow: Blow) -> Result<()> {
     clean_up(&croft)?;
     as_before(&croft, host, &before)?;
     let all = std::env::var_os("CROFT_EVERY_CALL").is_some();
-    let stride = if all { 1 } else { calls.div_ceil(MOST) };
+    let most = if blow == FAIL { MOST_FAILING } else { MOST };
+    let stride = if all { 1 } else { calls.div_ceil(most) };
     let mut struck: BTreeMap<u64, usize> = BTreeMap::new();
     let blows = if blow == FAIL { vec![FAIL, FULL] } else { vec![blow] };
     let spread = (1..=calls).step_by(stride).zip(blows.iter().cycle()).map(|(at, blow)| (at, *blow));
