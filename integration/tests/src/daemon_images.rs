@@ -279,7 +279,10 @@ fn built_debian(host: &Host) -> Result<()> {
     let archive = debian::archive_uri()?;
     let name = archive.strip_prefix("http://").with_context(|| format!("{archive}: no relay for that"))?;
     let name = name.split('/').next().unwrap_or_default();
-    let (outside, port) = (Host::network_outside()?, "127.0.0.1:80");
+    let (outside, port) = (
+        host.outside.as_ref().context("root's suite has left the host's network")?.try_clone()?,
+        "127.0.0.1:80",
+    );
     let relay =
         Relay::start(&croft.stage.network()?, port.parse()?, outside, &format!("{name}:80"), u64::MAX)?;
     fs::write(croft.stage.path("hosts"), format!("127.0.0.1 localhost {name}\n"))?;
