@@ -111,6 +111,11 @@ pub fn debian(
     let incoming = Incoming::new(store)?;
     let staged = incoming.unpack(output, &options.limits, Keep::Blob);
     let status = child.wait().map_err(|e| failed(e.to_string()))?;
+    let staged = match staged {
+        // Nobody read to its end then, and that is why it failed too.
+        Err(full) if full.is_full() => return Err(full),
+        other => other,
+    };
     if !status.success() {
         let said = std::io::Seek::rewind(&mut &errors).and_then(|()| std::io::read_to_string(&errors));
         let said = said.unwrap_or_default();

@@ -135,6 +135,15 @@ impl Error {
         Error::File { op, path: path.to_owned(), source: source.into() }
     }
 
+    /// Whether it failed because the disk is full, or somebody's share of it.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Error::File { source, .. } => is_full(source),
+            Error::Kernel { source, .. } => is_full(&(*source).into()),
+            _ => false,
+        }
+    }
+
     /// A document that cannot be understood.
     pub fn malformed(what: impl Into<String>, why: impl ToString) -> Self {
         Error::Malformed { what: what.into(), why: why.to_string() }
@@ -144,6 +153,12 @@ impl Error {
     pub(crate) fn entry(name: &Path, why: impl ToString) -> Self {
         Error::Entry { entry: name.to_string_lossy().into_owned(), why: why.to_string() }
     }
+}
+
+/// Whether a call failed because the disk is full, or somebody's share of it.
+pub fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 /// Names the operation and the object of a failed call.

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
             // The archive is out of reach of the namespaces below.
             lacking.extend(missing(tests().chain(slow()).map(|(_, test)| test.1)));
             // Before any other thread exists: mounts and the registry's port are nobody else's business.
-            if let Err(error) = Host::settle_apart().and_then(|()| Ok(croft_sys::loopback::up()?)) {
+            if let Err(error) = Host::settle_apart().and_then(|_| Ok(croft_sys::loopback::up()?)) {
                 eprintln!("images: {error:#}");
                 return ExitCode::FAILURE;
             }

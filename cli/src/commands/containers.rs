@@ -8,6 +8,7 @@ use std::time::Duration;
 use croft_api::client::{Client, Error};
 use croft_api::container::{Container, Created, Exec, Execed, Exit, LogLine, State};
 use croft_api::network::{Protocol, Publish};
+use croft_api::problem::Kind;
 use http::Method;
 use std::net::IpAddr;
 
@@ -81,8 +82,8 @@ async fn make(client: &Client, args: &CreateArgs, shown: Shown) -> Result<Create
         super::images::pull(client, &config.image, config.platform.as_deref(), shown.quiet).await?;
     }
     let created = client.post::<_, Created>("/containers", &config).await;
-    let missing =
-        |error: &Error| matches!(error, Error::Refused(problem) if problem.title.starts_with("image "));
+    // An image that is there and cannot be used, for want of room on the disk say, does not become better by a pull.
+    let missing = |error: &Error| matches!(error, Error::Refused(problem) if problem.kind == Kind::NotFound && problem.title.starts_with("image "));
     let created = match created {
         Err(error) if missing(&error) && args.options.pull == PullWhen::Missing => {
             super::images::pull(client, &config.image, config.platform.as_deref(), shown.quiet).await?;

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt;
 use oci_client::RegistryOperation;
@@ -43,7 +44,8 @@ struct Found {
 }
 
 impl Registry {
-    /// Pulls the image `reference` into the store. A pull that fails or is dropped leaves downloads to be resumed, and nothing else.
+    /// Pulls the image `reference` into the store. A pull that fails or is dropped leaves downloads to be resumed, and nothing else; one
+    /// for which the disk was too full does not leave those.
     pub async fn pull(&self, store: &Arc<Store>, reference: &Reference, told: Told) -> Result<Pull> {
         let found = self.find(reference).await?;
         let Found { host, descriptor, manifest, documents, index } = found;
@@ -164,6 +166,7 @@ impl Registry {
     ) -> Result<Vec<Source>> {
         let permits = Arc::new(Semaphore::new(self.settings.parallel.max(1)));
         let mut tasks = JoinSet::new();
+        let full = Arc::new(AtomicBool::new(false));
         for (number, (layer, chain)) in
             manifest.layers.iter().zip(chain_ids(&config.rootfs.diff_ids)).enumerate()
         {
@@ -174,6 +177,7 @@ impl Registry {
                 unpack: !incoming.store().has_layer(&chain),
                 settings: self.settings.clone(),
                 told: told.clone(),
+                full: full.clone(),
             };
             let permits = permits.clone();
             tasks.spawn(async move {
@@ -183,9 +187,13 @@ impl Registry {
         }
         let mut sources: Vec<(usize, Source)> = Vec::new();
         while let Some(done) = tasks.join_next().await {
-            // On an error the rest is dropped with the set: their downloads end, and so do the readers of them.
+            // On an error the rest is dropped: their downloads end, and so do the readers of them.
             match done {
-                Ok((number, source)) => sources.push((number, source?)),
+                Ok((number, Ok(source))) => sources.push((number, source)),
+                Ok((_, Err(error))) => {
+                    tasks.shutdown().await;
+                    return Err(error);
+                }
                 Err(e) => match e.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(e) => return Err(refused("pull".to_owned(), &e)),
@@ -229,6 +237,23 @@ struct Job {
     unpack: bool,
     settings: Settings,
     told: Told,
+    /// Whether the pull ends because the disk is full.
+    full: Arc<AtomicBool>,
+}
+
+/// A download that another pull may resume, unless it ends because it takes the disk's last room.
+struct Partial {
+    path: PathBuf,
+    full: Arc<AtomicBool>,
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if self.full.load(Ordering::SeqCst) {
+            // An error has been told already, and `prune` finds what stays.
+            let _ = crate::store::remove(&self.path);
+        }
+    }
 }
 
 impl Job {
@@ -240,6 +265,8 @@ impl Job {
             let incoming = self.incoming.clone();
             blocking(move || Ok((lock(&path)?, path, incoming.has_blob(&digest)))).await?
         };
+        // Dropped before the file, whose lock makes it this pull's own.
+        let _partial = Partial { path: path.clone(), full: self.full.clone() };
         if stored {
             self.told.event(Event::Present(digest));
             crate::store::remove(&path)?;
@@ -250,7 +277,7 @@ impl Job {
             match self.fetch(&path, &file, there).await {
                 // What an earlier pull left may be damaged: once more, from the start.
                 Err(Error::Mismatch { .. } | Error::Malformed { .. } | Error::Entry { .. }) => {}
-                other => return other,
+                other => return self.noted(other),
             }
         }
         file.set_len(0).on_file("cut", &path)?;
@@ -261,6 +288,14 @@ impl Job {
         {
             // Nobody shall resume from this.
             crate::store::remove(&path)?;
+        }
+        self.noted(fetched)
+    }
+
+    /// Lets all downloads of this pull know where the disk is full.
+    fn noted<T>(&self, fetched: Result<T>) -> Result<T> {
+        if fetched.as_ref().is_err_and(Error::is_full) {
+            self.full.store(true, Ordering::SeqCst);
         }
         fetched
     }

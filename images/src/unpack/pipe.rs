@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::io::{self, BufReader, Read};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use crate::digest::{Digest, Hasher, HashingReader};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_full};
 use crate::layer::{Compression, Limits};
 
 /// Bytes in one piece; with [`PIECES`] of them under way, this bounds the memory of a layer.
@@ -32,7 +33,10 @@ pub(super) struct Packed {
 pub(super) fn decompress(source: impl Read, to: &SyncSender<io::Result<Piece>>) -> Result<Option<Packed>> {
     let mut source = HashingReader::new(source);
     let mut start = Vec::new();
-    let failed = |e: io::Error| Error::Malformed { what: "layer".to_owned(), why: e.to_string() };
+    let failed = |e: io::Error| match is_full(&e) {
+        true => read_error(Path::new(""), e),
+        false => Error::malformed("layer", e),
+    };
     source.by_ref().take(Compression::MAGIC as u64).read_to_end(&mut start).map_err(failed)?;
     let compression = Compression::detect(&start).map_err(|kind| {
         Error::malformed(
@@ -191,9 +195,11 @@ pub(super) struct Exceeded {
 }
 
 /// The error of reading the archive, at or before the entry `name`.
-pub(super) fn read_error(name: &std::path::Path, error: io::Error) -> Error {
+pub(super) fn read_error(name: &Path, error: io::Error) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Exceeded>()) {
         Some(Exceeded { limit, of }) => Error::Limit { limit: *limit, of },
+        // Who reads keeps what it reads: the archive is all right.
+        None if is_full(&error) => Error::file("keep a copy of the layer, at", name, error),
         None => Error::entry(name, error),
     }
 }

@@ -7,7 +7,7 @@ mod prefix;
 mod rootfs;
 mod source;
 
-pub use apt::ensure_packages;
+pub use apt::{archive_uri, ensure_packages};
 pub use bootstrap::{Bootstrap, Variant};
 pub use prefix::{Peers, Prefix, peers, private_prefix, rehome};
 pub use rootfs::rootfs;

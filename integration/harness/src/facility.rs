@@ -53,6 +53,8 @@ pub enum Facility {
     Path(&'static str),
     /// A processor that is not emulated: for what takes minutes in the virtual machine and shows nothing new there.
     NotEmulated,
+    /// A machine that is thrown away after the tests: for what installs services, or changes the machine's files.
+    Disposable,
     /// At least this many processors.
     Processors(usize),
 }
@@ -94,6 +96,7 @@ impl Facility {
             }
             Self::Path(path) => (Path::new(path).exists(), path.to_owned()),
             Self::NotEmulated => (!emulated(), "a processor that is not emulated".to_owned()),
+            Self::Disposable => (emulated(), "a machine that is thrown away".to_owned()),
             Self::Processors(n) => (
                 std::thread::available_parallelism().is_ok_and(|have| have.get() >= n),
                 format!("{n} processors"),

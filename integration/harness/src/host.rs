@@ -1,12 +1,15 @@
 //! The host that the suite runs on, looked at once: cgroup hierarchies, capabilities, the runtime under test.
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountPropagationFlags, mount_change};
+
+use crate::relay::network_of;
 
 /// Which program `CROFT_OCI` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct Host {
     pub capabilities: u64,
     /// A word in the name of everything this run makes: container ids, cgroups, links.
     pub marker: String,
+    /// The network namespace that the suite was started in, where it has left that: the way to the archives of packages.
+    pub outside: Option<Arc<File>>,
 }
 
 impl Host {
@@ -48,7 +53,7 @@ impl Host {
         let (cgroup2, cgroup1) = cgroup_mounts(&fs::read_to_string("/proc/self/mountinfo")?);
         let capabilities = effective_capabilities(&fs::read_to_string("/proc/self/status")?)?;
         let marker = format!("croft-test-{}", std::process::id());
-        Ok(Self { runtime, kind, cgroup2, cgroup1, capabilities, marker })
+        Ok(Self { runtime, kind, cgroup2, cgroup1, capabilities, marker, outside: None })
     }
 
     /// Gives the calling process, and all threads it makes later, a private mount namespace, a network namespace
@@ -56,12 +61,17 @@ impl Host {
     ///
     /// A test can then compare mounts, links and processes before and after without seeing its neighbours, and
     /// what it leaves behind goes when it ends. Call it before any other thread exists.
-    pub fn settle_apart() -> Result<()> {
+    ///
+    /// Gives the network namespace that it has left.
+    pub fn settle_apart() -> Result<File> {
+        let outside = network_of("thread-self")?;
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
             .context("own mount and network namespace")?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .context("private mounts")?;
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .context("become a subreaper")?;
+        Ok(outside)
     }
 
     /// Whether this host has all controllers on cgroup2 and none on v1.

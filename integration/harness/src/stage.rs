@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::host::Host;
 use crate::process::{self, Output};
-use crate::rootfs;
+use crate::{relay, rootfs};
 
 /// How long a command of a caller may take: in the virtual machine they are many times slower.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(120);
@@ -82,6 +82,11 @@ impl Stage {
     /// The runtime to give to the caller: notes its arguments and becomes the runtime under test.
     pub fn runtime(&self) -> PathBuf {
         self.path("runtime")
+    }
+
+    /// Its network namespace.
+    pub fn network(&self) -> Result<File> {
+        relay::network_of(&self.init.as_raw_nonzero().to_string())
     }
 
     /// How the runtime was called so far, one line a call.

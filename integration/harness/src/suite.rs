@@ -79,10 +79,9 @@ pub fn main_of(look: fn() -> Result<Host>, subjects: &'static [Subject], sources
 fn run(look: fn() -> Result<Host>, subjects: &'static [Subject], sources: &'static str) -> Result<ExitCode> {
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(1);
-    if rustix::process::geteuid().is_root() && !args.list {
-        Host::settle_apart()?;
-    }
-    let host = Arc::new(look()?);
+    let is_apart = rustix::process::geteuid().is_root() && !args.list;
+    let outside = is_apart.then(Host::settle_apart).transpose()?;
+    let host = Arc::new(Host { outside: outside.map(Arc::new), ..look()? });
     check_marks(subjects)?;
     let ignored = Arc::new(Mutex::new(BTreeMap::new()));
     let mut trials = vec![Trial::ignorable_test("suite::every_file_is_listed", move || {
@@ -210,6 +209,7 @@ mod tests {
             cgroup1: BTreeMap::new(),
             capabilities: 0,
             marker: "croft-test-0".into(),
+            outside: None,
         }
     }
 

@@ -139,7 +139,7 @@ fn connect(croft: &Croft) -> Result<UnixStream> {
 }
 
 /// Says `words` on a connection of their own. The status of the answer, and what comes after its head.
-fn ask(croft: &Croft, words: &[u8]) -> Result<(u16, String)> {
+pub fn ask(croft: &Croft, words: &[u8]) -> Result<(u16, String)> {
     let mut stream = connect(croft)?;
     stream.write_all(words)?;
     answer(stream)
@@ -157,7 +157,7 @@ fn answer(mut stream: UnixStream) -> Result<(u16, String)> {
 }
 
 /// A request of these lines, and of this body in JSON.
-fn request(first: &str, body: &str) -> String {
+pub fn request(first: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "{first} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\

@@ -34,9 +34,13 @@ pub const SUBJECT: Subject = Subject {
 };
 
 const FAIL: Blow = Blow::Fail(Errno::IO);
+/// Every other call fails so, and all of them with `CROFT_EVERY_CALL`: what makes or writes something can find a disk full.
+const FULL: Blow = Blow::Fail(Errno::NOSPC);
 
-/// How many calls of an operation are tried, unless `CROFT_EVERY_CALL` is set: spread over all of it.
+/// At how many calls of an operation croftd is killed, unless `CROFT_EVERY_CALL` is set: spread over all of it.
 const MOST: usize = 24;
+/// How many calls fail: all of them, with some to spare. Nothing has to be started again after one.
+const MOST_FAILING: usize = 100;
 
 /// Cables go by themselves, soon after the namespace that has the other end.
 const SETTLED: Duration = Duration::from_secs(20);
@@ -185,21 +189,28 @@ fn each(host: &Host, operation: &Operation, blow: Blow) -> Result<()> {
     let mut croft = Croft::new(host)?;
     used(&croft)?;
     let before = remains(&croft, host)?;
-    let act = |croft: &Croft, at| -> Result<(croft_harness::Output, Seen)> {
+    let act = |croft: &Croft, at, blow| -> Result<(croft_harness::Output, Seen)> {
         for words in operation.before {
             croft.ok(words)?;
         }
         while_acting(croft.pid()?, blow, at, || croft.run(operation.act))
     };
-    let (output, Seen { calls, .. }) = act(&croft, None)?;
+    let (output, Seen { calls, .. }) = act(&croft, None, blow)?;
     output.success()?;
     clean_up(&croft)?;
     as_before(&croft, host, &before)?;
     let all = std::env::var_os("CROFT_EVERY_CALL").is_some();
-    let stride = if all { 1 } else { calls.div_ceil(MOST) };
+    let most = if blow == FAIL { MOST_FAILING } else { MOST };
+    let stride = if all { 1 } else { calls.div_ceil(most) };
     let mut struck: BTreeMap<u64, usize> = BTreeMap::new();
-    for at in (1..=calls).step_by(stride) {
-        let (output, seen) = act(&croft, Some(at))?;
+    let blows = if blow == FAIL { vec![FAIL, FULL] } else { vec![blow] };
+    let spread = (1..=calls).step_by(stride).zip(blows.iter().cycle()).map(|(at, blow)| (at, *blow));
+    let turns: Vec<(usize, Blow)> = match all {
+        true => blows.iter().flat_map(|blow| (1..=calls).map(|at| (at, *blow))).collect(),
+        false => spread.collect(),
+    };
+    for &(at, blow) in &turns {
+        let (output, seen) = act(&croft, Some(at), blow)?;
         let place =
             || format!("{:?}: {blow:?} at call {at} of {calls}: {seen:?}: {output}", operation.act[0]);
         if let Some(number) = seen.struck {
@@ -216,12 +227,12 @@ fn each(host: &Host, operation: &Operation, blow: Blow) -> Result<()> {
     }
     let points: usize = struck.values().sum();
     println!(
-        "daemon_crash: {}: {blow:?} at {points} of {calls} effectful system calls, of {} kinds",
+        "daemon_crash: {}: {blows:?} at {points} of {calls} effectful system calls, of {} kinds",
         operation.act[0],
         struck.len()
     );
     // Its threads take turns in other ways each time: a few calls more or less.
-    ensure!(points * 10 >= calls.div_ceil(stride) * 8, "only {points} of {calls}");
+    ensure!(points * 10 >= turns.len() * 8, "only {points} of {}", turns.len());
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use croft_harness::{Croft, Facility, Host, OnRunc, Subject, Test};
+use croft_harness::{Croft, Facility, Host, OnRunc, Relay, Subject, Test, debian};
 use serde_json::Value;
 
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
@@ -26,6 +26,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "prune_keeps_what_somebody_needs", requires: NEEDS, run: prune },
         Test { name: "df_tells_where_the_disk_went", requires: NEEDS, run: usage },
         Test { name: "a_failed_build_leaves_nothing", requires: MMDEBSTRAP, run: failed_build },
+        Test { name: "a_debian_is_built_and_runs", requires: MMDEBSTRAP, run: built_debian },
         Test { name: "bad_requests_leave_nothing", requires: NEEDS, run: bad_requests },
     ],
 };
@@ -269,6 +270,46 @@ fn failed_build(host: &Host) -> Result<()> {
     ensure!(!croft.ok(&["images"])?.contains("deb"));
     let left = croft.stage.run("ls", &[&croft.path("lib/images/tmp")])?.success()?;
     ensure!(left.stdout.is_empty(), "{}", left.stdout);
+    croft.nothing_is_left()
+}
+
+/// As a user builds it, from the archive that the host's apt uses: the stage has no way out, so that a relay stands for the archive.
+fn built_debian(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    let archive = debian::archive_uri()?;
+    let name = archive.strip_prefix("http://").with_context(|| format!("{archive}: no relay for that"))?;
+    let name = name.split('/').next().unwrap_or_default();
+    let (outside, port) = (
+        host.outside.as_ref().context("root's suite has left the host's network")?.try_clone()?,
+        "127.0.0.1:80",
+    );
+    let relay =
+        Relay::start(&croft.stage.network()?, port.parse()?, outside, &format!("{name}:80"), u64::MAX)?;
+    fs::write(croft.stage.path("hosts"), format!("127.0.0.1 localhost {name}\n"))?;
+    croft.stage.run("mount", &["--bind", &croft.path("hosts"), "/etc/hosts"])?.success()?;
+    // The least that is a whole system: the essential packages, set up.
+    croft.ok(&[
+        "image",
+        "build-rootfs",
+        "--variant",
+        "essential",
+        "--mirror",
+        &archive,
+        "trixie",
+        "debian:trixie",
+    ])?;
+    ensure!(relay.passed() > 1 << 20, "nothing came from the archive");
+    drop(relay);
+    let release = croft.ok(&["run", "--rm", "debian:trixie", "cat", "/etc/os-release"])?;
+    ensure!(release.contains("VERSION_CODENAME=trixie\n"), "{release}");
+    let shell =
+        ["debian:trixie", "-c", "dpkg-query --show --showformat '${db:Status-Status}\n' | sort -u; id -un"];
+    let state = croft.ok(&[&["run", "--rm", "--entrypoint", "/bin/bash"], &shell[..]].concat())?;
+    ensure!(state == "installed\nroot\n", "{state}");
+    ensure!(croft.ok(&["image", "history", "debian:trixie"])?.contains("mmdebstrap"));
+    let left = croft.stage.run("ls", &[&croft.path("lib/images/tmp")])?.success()?;
+    ensure!(left.stdout.is_empty(), "{}", left.stdout);
+    croft.ok(&["rmi", "debian:trixie"])?;
     croft.nothing_is_left()
 }
 

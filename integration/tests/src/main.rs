@@ -23,6 +23,8 @@ mod daemon_options;
 mod daemon_remote;
 mod daemon_service;
 mod daemon_streams;
+mod daemon_systemd;
+mod daemon_transfers;
 mod daemon_volumes;
 mod daemon_watch;
 mod exec;
@@ -76,6 +78,8 @@ const SUBJECTS: &[Subject] = &[
     daemon_faults::SUBJECT,
     daemon_files::SUBJECT,
     daemon_images::SUBJECT,
+    daemon_systemd::SUBJECT,
+    daemon_transfers::SUBJECT,
     daemon_volumes::SUBJECT,
     daemon_crash::SUBJECT,
     daemon_lists::SUBJECT,

@@ -1,5 +1,8 @@
 //! A refusal, as JSON (RFC 9457, `application/problem+json`).
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 /// What was asked, why it is not done, and what to try.
@@ -40,6 +43,8 @@ pub enum Kind {
     CannotRun,
     /// Another party failed: a registry, a host.
     Upstream,
+    /// The disk is full.
+    NoSpace,
     /// croftd failed.
     Internal,
 }
@@ -54,6 +59,7 @@ impl Kind {
             Kind::Conflict | Kind::WrongState => 409,
             Kind::CannotRun => 422,
             Kind::Upstream => 502,
+            Kind::NoSpace => 507,
             Kind::Internal => 500,
         }
     }
@@ -63,6 +69,21 @@ impl Problem {
     /// A problem of `kind` with `title`, because of `detail`.
     pub fn new(kind: Kind, title: impl Into<String>, detail: impl Into<String>) -> Self {
         Problem { kind, title: title.into(), status: kind.status(), detail: detail.into(), hint: None }
+    }
+
+    /// A problem of croftd with a file, or of the disk that has no room for it.
+    pub fn of_file(title: impl Into<String>, path: &Path, error: &std::io::Error) -> Self {
+        let detail = format!("{}: {error}", path.display());
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::no_space(title, detail),
+            _ => Problem::new(Kind::Internal, title, detail),
+        }
+    }
+
+    /// A problem of a disk that is full.
+    pub fn no_space(title: impl Into<String>, detail: impl Into<String>) -> Self {
+        let hint = "make room: croft system df says what croft keeps, and croft system prune removes what nobody needs";
+        Problem::new(Kind::NoSpace, title, detail).hint(hint)
     }
 
     /// With what to try.
@@ -83,5 +104,13 @@ mod tests {
         let text = serde_json::to_string(&problem).unwrap();
         assert!(text.contains(r#""type":"wrong-state""#) && text.contains(r#""status":409"#), "{text}");
         assert_eq!(serde_json::from_str::<Problem>(&text).unwrap(), problem);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_croftd_s_own_faults() {
+        let of = |number| {
+            Problem::of_file("keep x", Path::new("/x"), &std::io::Error::from_raw_os_error(number)).status
+        };
+        assert_eq!([28, 122, 5].map(of), [507, 507, 500]);
     }
 }

@@ -266,7 +266,7 @@ impl Daemon {
                     start = range.start,
                     "the ids of a container that is gone are given back"
                 );
-                self.shared.ids.give_back(range.start);
+                self.shared.ids.give_back(range.start)?;
             }
         }
         for container in self.shared.networks.leased() {

@@ -58,26 +58,38 @@ impl Ids {
     /// # Errors
     /// When none is left, or the folder cannot be written to.
     pub fn take(&self, container: &str) -> Result<Range, Problem> {
-        let failed = |detail: String| Problem::new(Kind::Internal, "take a range of ids", detail);
+        let title = "take a range of ids";
         let next = self.next.load(Ordering::Relaxed);
         for number in (next..LAST).chain(FIRST..next) {
             let path = self.folder.join(number.to_string());
             match symlink(self.line(container), &path) {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(failed(format!("{}: {e}", path.display()))),
+                Err(e) => return Err(Problem::of_file(title, &path, &e)),
                 Ok(()) => {
                     self.next.store(number + 1, Ordering::Relaxed);
                     return Ok(Range { start: number * COUNT, count: COUNT });
                 }
             }
         }
-        Err(failed(format!("all {} are taken; see {}", LAST - FIRST, self.folder.display())))
+        let why = format!("all {} are taken; see {}", LAST - FIRST, self.folder.display());
+        Err(Problem::new(Kind::Internal, title, why))
     }
 
     /// Gives a range back. One that is not there is fine.
-    pub fn give_back(&self, start: u32) {
-        self.next.fetch_min(start / COUNT, Ordering::Relaxed);
-        let _ = fs::remove_file(self.folder.join((start / COUNT).to_string()));
+    ///
+    /// # Errors
+    /// When the folder cannot be written to: it is taken still.
+    pub fn give_back(&self, start: u32) -> Result<(), Problem> {
+        let path = self.folder.join((start / COUNT).to_string());
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(Problem::of_file("give a range of ids back", &path, &e))
+            }
+            _ => {
+                self.next.fetch_min(start / COUNT, Ordering::Relaxed);
+                Ok(())
+            }
+        }
     }
 
     /// Takes again the range of a container that runs already, or runs on.
@@ -126,11 +138,11 @@ mod tests {
         let ranges = [a.take("x").unwrap(), b.take("y").unwrap(), a.take("z").unwrap()];
         assert!(ranges[0].start + COUNT <= ranges[1].start && ranges[1].start + COUNT <= ranges[2].start);
         assert_eq!(a.own().len(), 2);
-        a.give_back(ranges[0].start);
+        a.give_back(ranges[0].start).unwrap();
         // One that another has given back is found when those after it are taken.
         b.next.store(LAST, Ordering::Relaxed);
         assert_eq!(b.take("w").unwrap(), ranges[0]);
-        a.give_back(ranges[0].start);
+        a.give_back(ranges[0].start).unwrap();
         assert_eq!(a.take("v").unwrap(), ranges[0]);
         assert!(a.keep(ranges[2].start, "z").is_ok() && a.keep(ranges[1].start, "y").is_err());
     }

@@ -12,6 +12,7 @@ use croft_api::container::{Config, Exit, Limits, Restart};
 use croft_api::event::Event;
 use croft_api::problem::{Kind, Problem};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 /// Each brings the tables from the version of its index to the next. What was released is never changed.
@@ -121,7 +122,13 @@ pub struct Records {
 }
 
 pub(crate) fn failed(what: &str) -> impl Fn(rusqlite::Error) -> Problem {
-    move |e| Problem::new(Kind::Internal, what, format!("the database: {e}"))
+    move |e| {
+        let detail = format!("the database: {e}");
+        match e.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Problem::no_space(what, detail),
+            _ => Problem::new(Kind::Internal, what, detail),
+        }
+    }
 }
 
 /// As [`failed`], where a name may be taken.
@@ -131,6 +138,23 @@ fn refused(what: &str) -> impl Fn(rusqlite::Error) -> Problem {
             Problem::new(Kind::Conflict, what, "a container of that name is there")
         }
         _ => failed(what)(e),
+    }
+}
+
+/// Room that the database's log takes on the disk from the beginning: SQLite begins it anew after 1000 pages. With it, a container can be
+/// removed from a disk that containers have filled.
+const RESERVE: u64 = 5 << 20;
+
+/// Takes the room. The log does not grow by it, so SQLite sees nothing of it; the last one to close the database removes both.
+fn reserve(database: &Path) {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    // SQLite's locks, which a close would drop, are on the two other files.
+    let log = std::fs::File::options().write(true).open(&path);
+    let reserved = log.and_then(|log| Ok(fallocate(log, FallocateFlags::KEEP_SIZE, 0, RESERVE)?));
+    if let Err(error) = reserved {
+        // All else works without, and the disk may have got full while croftd was away.
+        tracing::warn!(path = %Path::new(&path).display(), %error, "no room is kept for removals from a full disk");
     }
 }
 
@@ -157,6 +181,7 @@ impl Records {
             transaction.pragma_update(None, "user_version", (at + 1) as i64)?;
             transaction.commit()?;
         }
+        reserve(path);
         Ok(Records { connection: Mutex::new(connection) })
     }
 
@@ -340,6 +365,15 @@ fn text(record: &Record) -> Result<String, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_is_kept_for_changes_on_a_full_disk() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let _records = Records::open(&folder.path().join("db")).unwrap();
+        let log = std::fs::metadata(folder.path().join("db-wal")).unwrap();
+        assert!(log.blocks() * 512 >= RESERVE && log.len() < RESERVE, "{log:?}");
+    }
 
     pub(crate) fn record(name: &str) -> Record {
         Record {

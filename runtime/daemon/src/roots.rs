@@ -63,7 +63,8 @@ pub fn problem(title: &str) -> impl Fn(Error) -> Problem {
             }
         };
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Problem::new(kind, title, format!("{error}{cause}"))
+        let detail = format!("{error}{cause}");
+        if error.is_full() { Problem::no_space(title, detail) } else { Problem::new(kind, title, detail) }
     }
 }
 
@@ -297,8 +298,7 @@ impl Roots {
     pub fn mount(&self, container: &str, ids: Option<Range>) -> Result<PathBuf, Problem> {
         let title = format!("mount the root of {container}");
         let target = self.place(container);
-        std::fs::create_dir_all(&target)
-            .map_err(|e| Problem::new(Kind::Internal, &*title, format!("{}: {e}", target.display())))?;
+        std::fs::create_dir_all(&target).map_err(|e| Problem::of_file(&*title, &target, &e))?;
         let ids = ids.map(|Range { start, count }| IdRange { start, size: count });
         // Which devices it may open is the device filter's to say.
         let options = MountOptions { target: target.clone(), ids, devices: Devices::Usable };
@@ -315,8 +315,13 @@ impl Roots {
             Ok(()) | Err(Error::NotFound { .. }) => {}
             Err(error) => return Err(problem(&format!("unmount the root of {container}"))(error)),
         }
-        let _ = std::fs::remove_dir(self.mounts.join(container));
-        Ok(())
+        let place = self.place(container);
+        match std::fs::remove_dir(&place) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Problem::of_file(format!("unmount the root of {container}"), &place, &e))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes a container's root; none is fine.

@@ -156,7 +156,7 @@ impl Volumes {
         let data = self.data(&new.name);
         // Who is in the container decides who may enter: the folder above is closed to everybody else.
         if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o755).create(&data) {
-            let failed = Problem::new(Kind::Internal, title, format!("{}: {error}", data.display()));
+            let failed = Problem::of_file(title, &data, &error);
             self.finish_removal(records, &new)?;
             return Err(failed);
         }
@@ -168,9 +168,7 @@ impl Volumes {
     /// Copies what the container's image has at `target`. Files that somebody put there stay instead.
     fn fill(&self, roots: &Roots, container: &Record, name: &str, target: &str) -> Result<(), Problem> {
         let title = format!("fill volume {name} from {target} of the image");
-        let failed = |path: &Path, e: std::io::Error| {
-            Problem::new(Kind::Internal, &*title, format!("{}: {e}", path.display()))
-        };
+        let failed = |path: &Path, e: std::io::Error| Problem::of_file(&*title, path, &e);
         let data = self.data(name);
         let is_empty = fs::read_dir(&data).map_err(|e| failed(&data, e))?.next().is_none();
         if !is_empty {

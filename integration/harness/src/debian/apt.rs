@@ -137,6 +137,11 @@ pub(super) fn archive() -> Result<Archive> {
     bail!("find the Debian archive: no source in /etc/apt has the suite {suite} with component main")
 }
 
+/// The root of the archive from which apt gets the suite that this machine runs.
+pub fn archive_uri() -> Result<String> {
+    archive().map(|archive| archive.uri)
+}
+
 const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Reads a stanza of a deb822 file, sources.list(5); `None` when it is not the suite's main component.

@@ -23,10 +23,8 @@ impl Shared {
     /// When an address is taken, or the image is gone.
     pub(super) fn make_lasting(&self, record: &Record) -> Result<(), Problem> {
         let folder = self.folder(&record.id);
-        std::fs::create_dir_all(&folder).map_err(|e| {
-            let title = format!("create {}", record.name);
-            Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display()))
-        })?;
+        std::fs::create_dir_all(&folder)
+            .map_err(|e| Problem::of_file(format!("create {}", record.name), &folder, &e))?;
         if let NetworkMode::Networks(joins) = &record.config.network {
             let wish = Wish {
                 networks: joins.iter().map(Wanted::try_from).collect::<Result<_, _>>()?,
@@ -47,9 +45,7 @@ impl Shared {
         for id in entries(&self.root.join("containers")).into_iter().filter(|id| !known(id)) {
             let folder = self.folder(&id);
             tracing::info!(container = id, "the folder of a container that is gone is removed");
-            std::fs::remove_dir_all(&folder).map_err(|e| {
-                Problem::new(Kind::Internal, "remove a folder", format!("{}: {e}", folder.display()))
-            })?;
+            std::fs::remove_dir_all(&folder).map_err(|e| Problem::of_file("remove a folder", &folder, &e))?;
         }
         Ok(())
     }
@@ -66,9 +62,7 @@ impl Shared {
     fn prepare_now(&self, record: &Record, wanted: For) -> Result<Prepared, Problem> {
         let title = format!("start {}", record.name);
         let invalid = |detail: String| Problem::new(Kind::Invalid, title.clone(), detail);
-        let failed = |path: &Path, e: std::io::Error| {
-            Problem::new(Kind::Internal, title.clone(), format!("{}: {e}", path.display()))
-        };
+        let failed = |path: &Path, e: std::io::Error| Problem::of_file(title.clone(), path, &e);
         let config = &record.config;
         let image = self.roots.image(&record.image_id)?;
         let joined = self.joined(&title, config, wanted)?;
@@ -235,7 +229,7 @@ impl Shared {
                 }
                 _ => {}
             }
-            record.ids.iter().for_each(|start| shared.ids.give_back(*start));
+            record.ids.iter().try_for_each(|start| shared.ids.give_back(*start))?;
             shared.records.remove(&record)?;
             shared.happened("delete", &record.name, None);
             Ok(())

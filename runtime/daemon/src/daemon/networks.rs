@@ -100,8 +100,7 @@ impl Shared {
             if namespace.is_some() {
                 let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
                 let written = shared.own_files(&bundle, &record, &hostname, &Joined::default(), For::Start);
-                written
-                    .map_err(|e| Problem::new(Kind::Internal, asked, format!("{}: {e}", bundle.display())))?;
+                written.map_err(|e| Problem::of_file(asked, &bundle, &e))?;
             }
             Ok(())
         })

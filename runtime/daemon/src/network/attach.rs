@@ -138,10 +138,12 @@ impl Networks {
         {
             let _setting_up = self.setting_up();
             self.firewall.remove(&firewall::of_attached(&attached)).map_err(|f| of_failure(&title, f))?;
+            // Without the record nobody would ask the service again, and it would listen on the container's ports for ever.
+            freed?;
             self.attached.remove(container)?;
         }
         self.known().unpublish(container, &attached.lease.publish);
-        freed
+        Ok(())
     }
 
     /// Removes a container's cables now.

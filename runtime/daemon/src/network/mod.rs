@@ -126,9 +126,7 @@ impl Networks {
                 .hint("one to seven small letters and digits, a letter first"));
         }
         let (root, state) = (root.join("network"), state.join("network"));
-        let failed = |path: &PathBuf, e: std::io::Error| {
-            Problem::new(Kind::Internal, title, format!("{}: {e}", path.display()))
-        };
+        let failed = |path: &PathBuf, e: std::io::Error| Problem::of_file(title, path, &e);
         for folder in [&root, &state] {
             std::fs::DirBuilder::new()
                 .recursive(true)

@@ -306,7 +306,7 @@ fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, Problem> {
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Problem {
-    Problem::new(Kind::Internal, format!("keep {}", path.display()), error.to_string())
+    Problem::of_file("keep what croftd knows of a network", path, error)
 }
 
 #[cfg(test)]

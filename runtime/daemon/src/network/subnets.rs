@@ -181,7 +181,7 @@ pub fn unique_local(routes: &[IpNet]) -> std::io::Result<Ipv6Net> {
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Problem {
-    Problem::new(Kind::Internal, "take a range of addresses", format!("{}: {error}", path.display()))
+    Problem::of_file("take a range of addresses", path, error)
 }
 
 #[cfg(test)]

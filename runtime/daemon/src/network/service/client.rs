@@ -54,10 +54,20 @@ impl Client {
     /// # Errors
     /// When the service does not answer.
     pub fn remove(&self, title: &str, container: &str) -> Result<(), Problem> {
-        if !self.answers() {
-            return Ok(());
+        let order = Order::Remove(container.to_owned());
+        let mut line = self.line();
+        // The line may be one to a service that has ended, or may break now: what is asked for twice is done once.
+        if line.stream.is_some()
+            && let Ok(answer) = line.ask(&order)
+        {
+            return told(title, Ok(answer));
         }
-        self.order(title, &Order::Remove(container.to_owned()))
+        match self.connect(&mut line) {
+            Err(e) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&e.kind()) => {
+                Ok(())
+            }
+            connected => told(title, connected.and_then(|()| line.ask(&order))),
+        }
     }
 
     /// Whether it runs and answers.
@@ -108,11 +118,16 @@ impl Client {
     }
 
     fn order(&self, title: &str, order: &Order) -> Result<(), Problem> {
-        match self.line().ask(order) {
-            Ok(Answer::Done) => Ok(()),
-            Ok(Answer::Refused(problem)) => Err(Problem { title: title.to_owned(), ..problem }),
-            Err(e) => Err(Problem::new(Kind::Internal, title, format!("ask the service of networks: {e}"))),
-        }
+        told(title, self.line().ask(order))
+    }
+}
+
+/// What the service's answer is to whoever asked croftd for `title`.
+fn told(title: &str, answer: io::Result<Answer>) -> Result<(), Problem> {
+    match answer {
+        Ok(Answer::Done) => Ok(()),
+        Ok(Answer::Refused(problem)) => Err(Problem { title: title.to_owned(), ..problem }),
+        Err(e) => Err(Problem::new(Kind::Internal, title, format!("ask the service of networks: {e}"))),
     }
 }
 
