@@ -12,6 +12,7 @@ mod coverage;
 mod crash;
 mod daemon;
 mod daemon_api;
+mod daemon_cdi;
 mod daemon_crash;
 mod daemon_faults;
 mod daemon_files;
@@ -72,6 +73,7 @@ const SUBJECTS: &[Subject] = &[
     daemon_networks::SUBJECT,
     daemon_health::SUBJECT,
     daemon_options::SUBJECT,
+    daemon_cdi::SUBJECT,
     daemon_streams::SUBJECT,
     daemon_faults::SUBJECT,
     daemon_files::SUBJECT,

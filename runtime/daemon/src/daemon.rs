@@ -23,6 +23,7 @@ use croftd_network::{Networks, Settings, Wish};
 pub use networks::NetworkChange;
 
 use crate::args::Args;
+use crate::cdi::Cdi;
 use crate::container::{self, Command, Handle, Removal, View};
 use crate::ids::Ids;
 use crate::joins::{self, For, Joined};
@@ -52,6 +53,7 @@ pub struct Shared {
     runtime: PathBuf,
     limit: Duration,
     init: PathBuf,
+    cdi: Cdi,
     cgroup: String,
     /// How long the API takes.
     pub latency: crate::metrics::Latency,
@@ -223,6 +225,7 @@ impl Daemon {
             runtime: place.runtime.clone(),
             limit: place.limit,
             init: args.program("croft-init", args.init.as_deref()),
+            cdi: Cdi::new(args.cdi_dir.clone()),
             cgroup: args.cgroup.clone(),
             shim: Shim::start(place, news),
             latency: crate::metrics::Latency::default(),

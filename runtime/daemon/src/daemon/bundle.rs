@@ -32,6 +32,7 @@ impl Shared {
         };
         let config = &record.config;
         let image = self.roots.image(&record.image_id)?;
+        let edits = self.cdi.edits(&config.cdi).map_err(|e| invalid(e.to_string()))?;
         let joined = self.joined(&title, config, wanted)?;
         let ids = record.ids.or(joined.ids).map(|start| Range { start, count: crate::ids::COUNT });
         if let Some(start) = record.ids {
@@ -47,9 +48,15 @@ impl Shared {
         };
         let mut user = users::find(&rootfs, user).map_err(&invalid)?;
         user.additional.extend(users::groups(&rootfs, &config.groups).map_err(&invalid)?);
+        user.additional.extend(&edits.additional_gids);
         let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
         let files = self.own_files(&bundle, record, &hostname, &joined).map_err(|e| failed(&bundle, e))?;
-        let nodes = devices::make(&config.devices, config.privileged, &bundle.join("devices"), ids);
+        let asked = devices::Asked {
+            devices: &config.devices,
+            nodes: &edits.device_nodes,
+            privileged: config.privileged,
+        };
+        let nodes = devices::make(&asked, &bundle.join("devices"), ids);
         let own_shm = match config.ipc {
             Ipc::Shareable => {
                 Some(shm::make(&bundle, config.shm_size).map_err(|e| failed(&bundle.join("shm"), e))?)
@@ -66,6 +73,7 @@ impl Shared {
             joined: &joined.namespaces,
             shm: own_shm.as_deref().or(joined.shm.as_deref()),
             devices: &nodes.map_err(&invalid)?,
+            edits: &edits,
             kernel: self.kernel,
             init: &self.init,
             files: &files,
