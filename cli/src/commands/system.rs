@@ -2,7 +2,7 @@
 
 use croft_api::client::Client;
 use croft_api::event::Event;
-use croft_api::system::{Finding, Info, Prune, PrunedSystem, Usage, Used};
+use croft_api::system::{Finding, Fixed, Info, Prune, PrunedSystem, Usage, Used};
 use http::Method;
 
 use super::Failed;
@@ -23,18 +23,37 @@ pub async fn run(client: &Client, command: &SystemCommand, format: Format) -> Re
         SystemCommand::Prune { all, volumes, force } => {
             prune(client, Prune { all: *all, volumes: *volumes }, *force, format).await
         }
-        SystemCommand::Check => {
+        SystemCommand::Check { fix: false } => {
             let findings: Vec<Finding> = client.get("/system/check").await?;
-            if findings.is_empty() && format == Format::Table {
-                println!("nothing is left over");
-                return Ok(0);
+            match format {
+                Format::Json => output::json(&findings),
+                Format::Table => print(&findings, "WHY"),
             }
-            output::list(format, &findings, &["WHAT", "NAME", "WHY"], |finding| {
-                vec![finding.what.clone(), finding.name.clone(), finding.why.clone()]
-            });
             Ok(u8::from(!findings.is_empty()))
         }
+        SystemCommand::Check { fix: true } => {
+            let done: Fixed = client.post("/system/check", &()).await?;
+            match format {
+                Format::Json => output::json(&done),
+                Format::Table => {
+                    if !done.fixed.is_empty() {
+                        print(&done.fixed, "FIXED");
+                    }
+                    print(&done.left, "LEFT");
+                }
+            }
+            Ok(u8::from(!done.left.is_empty()))
+        }
     }
+}
+
+/// Prints findings below a word for their reasons.
+fn print(findings: &[Finding], why: &str) {
+    if findings.is_empty() {
+        return println!("nothing is left over");
+    }
+    let row = |finding: &Finding| vec![finding.what.clone(), finding.name.clone(), finding.why.clone()];
+    println!("{}", output::table(findings, &["WHAT", "NAME", why], row));
 }
 
 async fn usage(client: &Client, format: Format) -> Result<u8, Failed> {

@@ -13,6 +13,7 @@ mod crash;
 mod daemon;
 mod daemon_api;
 mod daemon_cdi;
+mod daemon_check;
 mod daemon_crash;
 mod daemon_faults;
 mod daemon_files;
@@ -80,6 +81,7 @@ const SUBJECTS: &[Subject] = &[
     daemon_images::SUBJECT,
     daemon_volumes::SUBJECT,
     daemon_crash::SUBJECT,
+    daemon_check::SUBJECT,
     daemon_lists::SUBJECT,
     daemon_remote::SUBJECT,
     daemon_service::SUBJECT,

@@ -40,6 +40,16 @@ pub struct Finding {
     pub why: String,
 }
 
+/// What has become of what no record accounts for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Fixed {
+    /// What was taken away, or put back where it was missing.
+    pub fixed: Vec<Finding>,
+    /// What is still so: what runs, volumes, and what could not be taken away. `why` says which.
+    pub left: Vec<Finding>,
+}
+
 /// Where the disk went.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

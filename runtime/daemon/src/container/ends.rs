@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use croft_api::container::{Exit, Restart, State};
+use croft_api::problem::Problem;
 use croft_shim::protocol::{self, Request};
 
 use super::{Command, Container, Removal};
@@ -90,6 +91,18 @@ impl Container {
             tracing::warn!(container = self.record().name, %problem, "a container is not started again; another try follows");
             self.pause_before_next();
         }
+    }
+
+    /// Gives back what it has only while it runs. Whether it does not run.
+    pub(super) async fn give_back(&self) -> Result<bool, Problem> {
+        if matches!(self.state(), State::Running | State::Paused) {
+            return Ok(false);
+        }
+        let (record, title) = (self.record(), self.title("release"));
+        let _files = self.files_alone(&title).await?;
+        self.shared.forget_process(&record.id, &title).await?;
+        self.shared.try_release(&record).await?;
+        Ok(true)
     }
 
     /// Compares with what the supervisor has. Whether it is gone then.

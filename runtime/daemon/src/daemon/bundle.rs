@@ -134,7 +134,11 @@ impl Shared {
         }
     }
 
-    async fn try_release(self: &Arc<Self>, record: &Record) -> Result<(), Problem> {
+    /// As [`Shared::release`], for who wants to know.
+    ///
+    /// # Errors
+    /// For the first thing that cannot be taken back; the others are.
+    pub async fn try_release(self: &Arc<Self>, record: &Record) -> Result<(), Problem> {
         let (shared, id, title) = (Arc::clone(self), record.id.clone(), format!("release {}", record.name));
         blocking(move || {
             let folder = shared.run_folder(&id);
@@ -142,13 +146,7 @@ impl Shared {
             let (detached, unmounted) = (shared.networks.detach(&id), shared.roots.unmount(&id));
             shared.left.notify_one();
             shm::unmake(&folder);
-            let removed = match std::fs::remove_dir_all(&folder) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())))
-                }
-                _ => Ok(()),
-            };
-            detached.and(unmounted).and(removed)
+            detached.and(unmounted).and(remove_all(&folder, &title))
         })
         .await
     }
@@ -172,13 +170,7 @@ impl Shared {
         blocking(move || {
             shared.networks.release(&record.id)?;
             shared.roots.delete(&record.id)?;
-            let folder = shared.folder(&record.id);
-            match std::fs::remove_dir_all(&folder) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())));
-                }
-                _ => {}
-            }
+            remove_all(&shared.folder(&record.id), &title)?;
             // Last: until here the record says whose they are.
             match record.phase {
                 Phase::Making => shared.volumes.remove_with(&shared.records, &record, With::Failed)?,
@@ -193,5 +185,18 @@ impl Shared {
             Ok(())
         })
         .await
+    }
+}
+
+/// Removes a folder and what is in it; none is fine.
+///
+/// # Errors
+/// When something of it stays.
+pub(super) fn remove_all(folder: &Path, title: &str) -> Result<(), Problem> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())))
+        }
+        _ => Ok(()),
     }
 }
