@@ -7,25 +7,26 @@ use http::Method;
 
 use super::Failed;
 use crate::args::{EventsArgs, Format, SystemCommand};
-use crate::output;
+use crate::output::{self, Shown};
 
 /// Does what is asked. 1 when `check` finds something.
 ///
 /// # Errors
 /// When croftd does not answer.
-pub async fn run(client: &Client, command: &SystemCommand, format: Format) -> Result<u8, Failed> {
+pub async fn run(client: &Client, command: &SystemCommand, shown: Shown) -> Result<u8, Failed> {
     match command {
         SystemCommand::Info => {
             output::json(&client.get::<Info>("/system/info").await?);
             Ok(0)
         }
-        SystemCommand::Df => usage(client, format).await,
+        SystemCommand::Df => usage(client, shown.format).await,
         SystemCommand::Prune { all, volumes, force } => {
-            prune(client, Prune { all: *all, volumes: *volumes }, *force, format).await
+            prune(client, Prune { all: *all, volumes: *volumes }, *force, shown).await
         }
         SystemCommand::Check { fix: false } => {
             let findings: Vec<Finding> = client.get("/system/check").await?;
-            match format {
+            match shown.format {
+                _ if shown.quiet => {}
                 Format::Json => output::json(&findings),
                 Format::Table => print(&findings, "WHY"),
             }
@@ -33,7 +34,8 @@ pub async fn run(client: &Client, command: &SystemCommand, format: Format) -> Re
         }
         SystemCommand::Check { fix: true } => {
             let done: Fixed = client.post("/system/check", &()).await?;
-            match format {
+            match shown.format {
+                _ if shown.quiet => {}
                 Format::Json => output::json(&done),
                 Format::Table => {
                     if !done.fixed.is_empty() {
@@ -72,7 +74,7 @@ async fn usage(client: &Client, format: Format) -> Result<u8, Failed> {
     Ok(0)
 }
 
-async fn prune(client: &Client, asked: Prune, force: bool, format: Format) -> Result<u8, Failed> {
+async fn prune(client: &Client, asked: Prune, force: bool, shown: Shown) -> Result<u8, Failed> {
     let images = if asked.all { "images that no container is made from" } else { "what no image needs" };
     let volumes = match (asked.volumes, asked.all) {
         (false, _) => "",
@@ -83,15 +85,11 @@ async fn prune(client: &Client, asked: Prune, force: bool, format: Format) -> Re
         return Ok(0);
     }
     let pruned: PrunedSystem = client.post("/system/prune", &asked).await?;
-    if format == Format::Json {
-        output::json(&pruned);
-        return Ok(0);
-    }
-    let PrunedSystem { containers, volumes, images, bytes } = pruned;
-    for (what, names) in [("container", containers), ("volume", volumes), ("image", images)] {
-        names.iter().for_each(|name| println!("{what} {name}"));
-    }
-    println!("{} freed", output::size(bytes));
+    let PrunedSystem { containers, volumes, images, bytes } = &pruned;
+    let all = [("container", containers), ("volume", volumes), ("image", images)];
+    let lines =
+        all.into_iter().flat_map(|(what, names)| names.iter().map(move |name| format!("{what} {name}")));
+    shown.lines(&pruned, lines.chain([output::freed(*bytes)]));
     Ok(0)
 }
 
