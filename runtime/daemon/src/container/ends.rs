@@ -71,10 +71,16 @@ impl Container {
         let pause = self.pause;
         let wait = FIRST_PAUSE.saturating_mul(1 << self.in_a_row.min(16)).min(LONGEST_PAUSE);
         self.in_a_row += 1;
+        self.later(wait, Command::Again(pause));
+    }
+
+    /// Tells itself something after a while.
+    fn later(&self, wait: Duration, command: Command) {
         let mailbox = self.mailbox.clone();
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let _ = mailbox.send(Command::Again(pause));
+            // One that is gone needs to know nothing.
+            let _ = mailbox.send(command);
         });
     }
 
@@ -129,11 +135,7 @@ impl Container {
             (Some(protocol::State { exit: Some(exit), .. }), _) => {
                 self.show(State::Running, None);
                 // Whoever was cut off from its output has a moment to come back for the rest.
-                let mailbox = self.mailbox.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(COME_BACK).await;
-                    let _ = mailbox.send(Command::Ended(exit));
-                });
+                self.later(COME_BACK, Command::Ended(exit));
                 false
             }
             (Some(state), _) => {
