@@ -15,6 +15,7 @@ pub const SUBJECT: Subject = Subject {
     tests: &[
         Test { name: "leaks_are_taken_away_and_nothing_else", requires: NEEDS, run: leaks },
         Test { name: "what_runs_and_what_others_own_stays", requires: NEEDS, run: others },
+        Test { name: "a_removal_that_failed_goes_on", requires: NEEDS, run: removal },
         Test { name: "networks_are_put_right", requires: NETWORKS, run: networks },
     ],
 };
@@ -126,6 +127,24 @@ fn others(host: &Host) -> Result<()> {
         format!("until {runtime} --root /run/croft/oci state {id} | grep -q stopped; do sleep 0.02; done");
     croft.stage.run("timeout", &["30", "sh", "-c", &ended])?.success()?;
     ensure!(fix(&croft)? == Said { fixed: vec!["runtime".to_owned()], ..Said::default() });
+    croft.nothing_is_left()
+}
+
+fn removal(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    croft.ok(&["create", "--name", "going", "-v", "/data", "box"])?;
+    let id = croft.inspect("going")?["id"].as_str().context("it has an id")?.to_owned();
+    let busy = format!("{}/containers/{id}/busy", croft.path("lib"));
+    shell(&croft, &format!("mkdir {busy}; mount -t tmpfs busy {busy}"))?;
+    let (_, error) = croft.fails(&["rm", "--volumes", "going"])?;
+    ensure!(error.contains("busy"), "{error}");
+    let Said { code, left, .. } = fix(&croft)?;
+    let has_reason = left.iter().any(|[name, why]| name == "going" && why.contains("busy"));
+    ensure!(code == 1 && has_reason, "{left:?}");
+    shell(&croft, &format!("umount {busy}"))?;
+    let Said { code, fixed, left } = fix(&croft)?;
+    ensure!(code == 0 && fixed.contains(&"record".to_owned()), "{fixed:?} {left:?}");
+    ensure!(croft.ok(&["volume", "ls", "--quiet"])?.is_empty(), "they were to go with it");
     croft.nothing_is_left()
 }
 
