@@ -12,7 +12,7 @@ use crate::config::options::{self, Named};
 pub struct OptionArgs {
     #[arg(help = "Mount something: type=bind|tmpfs|volume,source=,target=,readonly", long, value_name = "KEY=VALUE,...", value_parser = options::mount)]
     pub mount: Vec<Mount>,
-    #[arg(help = "Let it use a device of the host, or those in a folder: SOURCE[:TARGET][:rwm]; or one of a CDI specification: vendor.com/class=name", long, value_name = "SOURCE", value_parser = options::named)]
+    #[arg(help = "Let it use a device of the host, or those in a folder: SOURCE[:TARGET][:rwm]; or one of a CDI specification: vendor.com/class=name", long, value_name = "SOURCE", value_parser = options::named, add = crate::complete::devices())]
     pub device: Vec<Named>,
     #[arg(help = "Let it use GPUs: all, a number for the first so many, device=0,1; the same as --device nvidia.com/gpu=all, =0, ...", long, value_name = "GPUS", value_parser = options::gpus)]
     pub gpus: Option<::std::vec::Vec<String>>,

@@ -111,6 +111,16 @@ fn gpus(host: &Host) -> Result<()> {
         std::fs::write(croft.stage.path(folder).join("nvidia.yaml"), text)
     };
     of("cdi/etc", "etc")?;
+    let info: serde_json::Value = serde_json::from_str(&croft.ok(&["system", "info"])?)?;
+    ensure!(info["cdi"][3] == "nvidia.com/gpu=all", "{info:#}");
+    // As the script of bash asks.
+    let croft_itself = croft.program.display();
+    let ask = format!(
+        "export COMPLETE=bash _CLAP_COMPLETE_INDEX=3 _CLAP_COMPLETE_COMP_TYPE=9 _CLAP_IFS=' '; \
+         {croft_itself} -- croft run --device nvidia; {croft_itself} -- croft run --device /dev/nul"
+    );
+    let offered = croft.stage.run("sh", &["-c", &ask])?.success()?.stdout;
+    ensure!(offered.contains("nvidia.com/gpu=2") && offered.contains("/dev/null"), "{offered}");
     let seen =
         |gpus: &str| croft.ok(&["run", "--rm", "--gpus", gpus, "box", "sh", "-c", "env | grep ^GPU_ | sort"]);
     ensure!(seen("all")? == "GPU_all=etc\n");

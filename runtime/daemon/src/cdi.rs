@@ -89,6 +89,13 @@ struct Files {
     broken: Vec<(PathBuf, Malformed)>,
 }
 
+impl Files {
+    /// All devices.
+    fn names(&self) -> BTreeSet<String> {
+        self.read.iter().flat_map(Read::names).collect()
+    }
+}
+
 impl Cdi {
     /// Reads these folders when it is asked.
     pub fn new(folders: Vec<PathBuf>) -> Self {
@@ -142,8 +149,14 @@ impl Cdi {
         }
     }
 
+    /// The names of all devices of the files that can be read.
+    pub fn names(&self) -> Vec<String> {
+        // In a folder that cannot be read there is nothing that could be had.
+        self.read().map(|files| files.names().into_iter().collect()).unwrap_or_default()
+    }
+
     fn unknown(&self, name: &str, files: &Files) -> Error {
-        let known: BTreeSet<String> = files.read.iter().flat_map(Read::names).collect();
+        let known = files.names();
         let hint = match croft_api::names::nearest(name, known.iter().map(String::as_str)) {
             Some(near) => format!("there is {near}"),
             None if known.is_empty() => "there is none at all, the device's driver brings one".to_owned(),

@@ -514,6 +514,7 @@ impl Daemon {
             images: self.shared.roots.list().map(|images| images.len()).unwrap_or_default(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             cgroups: if self.shared.unified { "unified" } else { "hybrid" }.to_owned(),
+            cdi: self.shared.cdi.names(),
         }
     }
 }

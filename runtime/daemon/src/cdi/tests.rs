@@ -35,6 +35,8 @@ fn devices_are_found_by_name_and_what_all_need_comes_once() {
     let (_root, cdi) = folders(&files);
     let found = edits(&cdi, &["example.com/a=1", "example.com/b=x:1", "example.com/a=0", "example.com/a=1"]);
     assert_eq!(found.unwrap().env, ["ALL=A", "A=1", "A=0"]);
+    let names = ["example.com/a=0", "example.com/a=1", "example.com/a=all", "example.com/b=x:1"];
+    assert_eq!(cdi.names(), names);
     assert_eq!(edits(&cdi, &[]), Ok(Edits::default()));
     assert_eq!(Cdi::new(vec!["/none/such".into()]).edits(&[]).unwrap(), Edits::default());
 }

@@ -27,8 +27,8 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
 
 /// What croftd says of itself.
 #[utoipa::path(get, path = "/system/info", responses((status = 200, body = Info)))]
-async fn info(State(daemon): State<Arc<Daemon>>) -> Json<Info> {
-    Json(daemon.info())
+async fn info(State(daemon): State<Arc<Daemon>>) -> Answer<Info> {
+    Ok(Json(blocking(move || Ok(daemon.info())).await?))
 }
 
 /// What no record accounts for.
