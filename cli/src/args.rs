@@ -395,8 +395,12 @@ pub struct EventsArgs {
 pub enum SystemCommand {
     /// Print what croftd says of itself
     Info,
-    /// Look for what no record accounts for
-    Check,
+    /// Look for what no record accounts for; the status is 1 when something is left
+    Check {
+        /// Take it away; what runs stays, and volumes do
+        #[arg(long)]
+        fix: bool,
+    },
     /// Print where the disk went
     Df,
     /// Remove containers that do not run, and what no image and no container needs

@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
 use croft_api::client::Client;
 use croft_api::container::Container;
 use croft_api::image::Image;
 use croft_api::keys::Keys;
+use croft_api::system::Info;
 use serde::de::DeserializeOwned;
 
 use crate::commands::remote::usual_folder;
@@ -35,6 +36,15 @@ pub fn hosts() -> ArgValueCompleter {
         let folder = std::env::var_os("CROFT_KEYS").map_or_else(usual_folder, Into::into);
         let all = Keys::new(folder).trusted().unwrap_or_default();
         offered(typed, all.into_iter().map(|one| one.name))
+    })
+}
+
+/// Devices: paths, and names in CDI specifications.
+pub fn devices() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let mut all = offered(typed, ask::<Info>("/system/info").cdi.into_iter());
+        all.extend(PathCompleter::any().complete(typed));
+        all
     })
 }
 

@@ -10,6 +10,7 @@ use croft_api::container::{Config, Mount, Restart, Userns};
 use croft_api::network::{Protocol, Publish};
 
 use crate::args::CreateArgs;
+use options::Named;
 
 /// Bytes, given as a number with `b`, `k`, `m`, `g` or `t` behind it, in steps of 1024.
 ///
@@ -134,6 +135,14 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
     }
     let options = &args.options;
     mounts.extend(options.mount.iter().cloned());
+    let (mut devices, mut cdi) = (Vec::new(), Vec::new());
+    for named in options.device.iter().cloned() {
+        match named {
+            Named::Path(device) => devices.push(device),
+            Named::Cdi(name) => cdi.push(name),
+        }
+    }
+    cdi.extend(options.gpus.iter().flatten().cloned());
     Ok(Config {
         image: args.image.clone(),
         name: args.name.clone(),
@@ -172,7 +181,8 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         pid: options.pid.clone(),
         ipc: options.ipc.clone(),
         shm_size: options.shm_size,
-        devices: options.device.clone(),
+        devices,
+        cdi,
         privileged: options.privileged,
         init: options.init,
         security: options::security(&options.security_opt)?,

@@ -42,6 +42,15 @@ impl Shown {
         }
     }
 
+    /// The same for what several lines tell.
+    pub fn lines<T: Serialize>(self, value: &T, lines: impl IntoIterator<Item = String>) {
+        match (self.quiet, self.format) {
+            (true, _) => {}
+            (false, Format::Json) => json(value),
+            (false, Format::Table) => lines.into_iter().for_each(|line| println!("{line}")),
+        }
+    }
+
     /// The same for one of several: JSON in one line.
     pub fn each<T: Serialize>(self, value: &T, text: &str) {
         match (self.quiet, self.format) {
@@ -50,6 +59,11 @@ impl Shown {
             (false, Format::Table) => println!("{text}"),
         }
     }
+}
+
+/// The last line of what was pruned.
+pub fn freed(bytes: u64) -> String {
+    format!("{} freed", size(bytes))
 }
 
 /// Prints `value` as JSON.

@@ -4,16 +4,18 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use croft_api::container::{Device, Host, Ipc, Mount, Pid, Ulimit};
+use croft_api::container::{Host, Ipc, Mount, Pid, Ulimit};
 
-use crate::config::options;
+use crate::config::options::{self, Named};
 
 #[derive(Debug, Args)]
 pub struct OptionArgs {
     #[arg(help = "Mount something: type=bind|tmpfs|volume,source=,target=,readonly", long, value_name = "KEY=VALUE,...", value_parser = options::mount)]
     pub mount: Vec<Mount>,
-    #[arg(help = "Let it use a device of the host, or those in a folder: SOURCE[:TARGET][:rwm]", long, value_name = "SOURCE", value_parser = options::device)]
-    pub device: Vec<Device>,
+    #[arg(help = "Let it use a device of the host, or those in a folder: SOURCE[:TARGET][:rwm]; or one of a CDI specification: vendor.com/class=name", long, value_name = "SOURCE", value_parser = options::named, add = crate::complete::devices())]
+    pub device: Vec<Named>,
+    #[arg(help = "Let it use GPUs: all, a number for the first so many, device=0,1; the same as --device nvidia.com/gpu=all, =0, ...", long, value_name = "GPUS", value_parser = options::gpus)]
+    pub gpus: Option<::std::vec::Vec<String>>,
     /// no-new-privileges, seccomp=unconfined or =FILE, apparmor=PROFILE, label=..., systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,

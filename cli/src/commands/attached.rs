@@ -86,8 +86,9 @@ pub async fn start(
     path: &str,
     wanted: Wanted,
 ) -> Result<Attached<impl AsyncRead + AsyncWrite + use<>>, Failed> {
-    let connection = client.attach(&format!("{}start=true", Shown::new(wanted).path(path))).await?;
-    Ok(Attached { path: path.to_owned(), wanted, connection })
+    let attached = attach(client, &format!("{path}start=true&"), wanted).await?;
+    // Who comes back after a break has it started no more.
+    Ok(Attached { path: path.to_owned(), ..attached })
 }
 
 impl<C: AsyncRead + AsyncWrite> Attached<C> {

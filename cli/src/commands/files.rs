@@ -14,7 +14,7 @@ use http::Method;
 use super::archive;
 use super::{Failed, part};
 use crate::args::{CommitArgs, CpArgs, ExportArgs, Format};
-use crate::output;
+use crate::output::{self, Shown};
 
 /// One side of a copy.
 #[derive(Debug, PartialEq, Eq)]
@@ -267,9 +267,10 @@ fn add<W: Write>(
 ///
 /// # Errors
 /// When it is not there.
-pub async fn diff(client: &Client, name: &str, format: Format) -> Result<u8, Failed> {
+pub async fn diff(client: &Client, name: &str, shown: Shown) -> Result<u8, Failed> {
     let changes: Vec<Change> = client.get(&format!("/containers/{}/changes", part(name))).await?;
-    match format {
+    match shown.format {
+        _ if shown.quiet => changes.iter().for_each(|change| println!("{}", change.path)),
         Format::Json => output::json(&changes),
         Format::Table => changes.iter().for_each(|change| println!("{:?} {}", change.kind, change.path)),
     }
@@ -280,7 +281,7 @@ pub async fn diff(client: &Client, name: &str, format: Format) -> Result<u8, Fai
 ///
 /// # Errors
 /// When it is not there, or the image cannot be made.
-pub async fn commit(client: &Client, args: &CommitArgs, format: Format) -> Result<u8, Failed> {
+pub async fn commit(client: &Client, args: &CommitArgs, shown: Shown) -> Result<u8, Failed> {
     let asked = Commit {
         image: args.image.clone(),
         changes: args.change.clone(),
@@ -289,10 +290,7 @@ pub async fn commit(client: &Client, args: &CommitArgs, format: Format) -> Resul
         pause: args.pause,
     };
     let image: Image = client.post(&format!("/containers/{}/commit", part(&args.container)), &asked).await?;
-    match format {
-        Format::Json => output::json(&image),
-        Format::Table => println!("{}", image.id),
-    }
+    super::images::made(&image, shown);
     Ok(0)
 }
 

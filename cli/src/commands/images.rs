@@ -20,8 +20,8 @@ use crate::output::{self, Shown};
 ///
 /// # Errors
 /// When it cannot be done.
-pub async fn run(client: &Client, command: &ImageCommand, all_as: Shown) -> Result<u8, Failed> {
-    let format = all_as.format;
+pub async fn run(client: &Client, command: &ImageCommand, shown: Shown) -> Result<u8, Failed> {
+    let format = shown.format;
     match command {
         ImageCommand::Pull(args) => return get(client, args, format).await,
         ImageCommand::Push(args) => return push(client, args, format).await,
@@ -33,12 +33,12 @@ pub async fn run(client: &Client, command: &ImageCommand, all_as: Shown) -> Resu
             }
             output::json(&all);
         }
-        ImageCommand::History { no_trunc, image } => history(client, image, *no_trunc, format).await?,
+        ImageCommand::History { no_trunc, image } => history(client, image, *no_trunc, shown).await?,
         ImageCommand::Tag(args) => return tag(client, args).await,
         ImageCommand::Import { path, name } => {
             let path = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
             let import = Import { path: path.to_string_lossy().into_owned(), name: name.clone() };
-            shown(&client.post::<_, Image>("/images/import", &import).await?, format);
+            made(&client.post("/images/import", &import).await?, shown);
         }
         ImageCommand::Export(args) => return save(client, args).await,
         ImageCommand::Load(args) => return load(client, args, format).await,
@@ -51,19 +51,22 @@ pub async fn run(client: &Client, command: &ImageCommand, all_as: Shown) -> Resu
                 mirrors: mirror.clone(),
             };
             let work = client.post::<_, Image>("/images/build-rootfs", &asked);
-            shown(&progress::wait(&format!("making {name} with mmdebstrap"), work).await?, format);
+            made(&progress::wait(&format!("making {name} with mmdebstrap"), work).await?, shown);
         }
-        ImageCommand::Rm(args) => return remove(client, args, all_as).await,
-        ImageCommand::Prune { all, force } => prune(client, *all, *force, format).await?,
+        ImageCommand::Rm(args) => return remove(client, args, shown).await,
+        ImageCommand::Prune { all, force } => prune(client, *all, *force, shown).await?,
     }
     Ok(0)
 }
 
-fn shown(image: &Image, format: Format) {
-    match format {
-        Format::Json => output::json(image),
-        Format::Table => println!("{}", image.id),
-    }
+/// Prints the image that was made.
+pub fn made(image: &Image, shown: Shown) {
+    shown.done(image, &image.id);
+}
+
+/// Prints the image that was transferred: `--quiet` leaves out the progress alone.
+fn transferred(image: &Image, format: Format) {
+    made(image, Shown { format, quiet: false });
 }
 
 /// `pull`.
@@ -75,7 +78,7 @@ pub async fn get(client: &Client, args: &PullArgs, format: Format) -> Result<u8,
     let asked = Pull { image: image.clone(), platform: args.platform.clone() };
     let title = format!("pull {image}");
     let pulled = progress::follow(client, "/images/pull", &asked, &title, Show::of(*quiet)).await?;
-    shown(&pulled, format);
+    transferred(&pulled, format);
     Ok(0)
 }
 
@@ -101,7 +104,7 @@ pub async fn push(client: &Client, args: &TransferArgs, format: Format) -> Resul
     let asked = Push { image: args.image.clone() };
     let title = format!("push {}", args.image);
     let pushed = progress::follow(client, "/images/push", &asked, &title, Show::of(args.quiet)).await?;
-    shown(&pushed, format);
+    transferred(&pushed, format);
     Ok(0)
 }
 
@@ -127,9 +130,13 @@ pub async fn list(client: &Client, quiet: bool, format: Format) -> Result<u8, Fa
     Ok(0)
 }
 
-async fn history(client: &Client, image: &str, no_trunc: bool, format: Format) -> Result<(), Failed> {
+async fn history(client: &Client, image: &str, no_trunc: bool, shown: Shown) -> Result<(), Failed> {
     let steps: Vec<Step> = client.get(&format!("/images/history?image={}", part(image))).await?;
-    output::list(format, &steps, &["LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"], |step| {
+    if shown.quiet {
+        steps.iter().filter_map(|step| step.layer.as_deref()).for_each(|layer| println!("{layer}"));
+        return Ok(());
+    }
+    output::list(shown.format, &steps, &["LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"], |step| {
         let layer = step.layer.as_deref().unwrap_or("-");
         let by: String =
             step.created_by.clone().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -206,7 +213,7 @@ pub async fn remove(client: &Client, args: &RmiArgs, shown: Shown) -> Result<u8,
     failed.map_or(Ok(0), Err)
 }
 
-async fn prune(client: &Client, all: bool, force: bool, format: Format) -> Result<(), Failed> {
+async fn prune(client: &Client, all: bool, force: bool, shown: Shown) -> Result<(), Failed> {
     let what = if all {
         "all images that no container is made from"
     } else {
@@ -216,13 +223,7 @@ async fn prune(client: &Client, all: bool, force: bool, format: Format) -> Resul
         return Ok(());
     }
     let pruned: PrunedImages = client.post(&format!("/images/prune?all={all}"), &()).await?;
-    match format {
-        Format::Json => output::json(&pruned),
-        Format::Table => {
-            pruned.names.iter().for_each(|name| println!("{name}"));
-            println!("{} freed", output::size(pruned.bytes));
-        }
-    }
+    shown.lines(&pruned, pruned.names.iter().cloned().chain([output::freed(pruned.bytes)]));
     Ok(())
 }
 

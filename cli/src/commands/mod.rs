@@ -153,8 +153,8 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Inspect(args) => containers::inspect(&client, &args.names).await,
         Command::Logs(args) => containers::logs(&client, args, shown).await,
         Command::Cp(args) => files::copy(&client, args).await,
-        Command::Diff { container } => files::diff(&client, container, format).await,
-        Command::Commit(args) => files::commit(&client, args, format).await,
+        Command::Diff { container } => files::diff(&client, container, shown).await,
+        Command::Commit(args) => files::commit(&client, args, shown).await,
         Command::Export(args) => files::export(&client, args).await,
         Command::Stats(args) => stats::run(&client, args, shown).await,
         Command::Top(args) => top::run(&client, args, shown).await,
@@ -173,7 +173,7 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Remote(command) => remote::run(&keys, command, shown),
         Command::Volume(command) => volumes::run(&client, command, shown).await,
         Command::Completion { shell } => completion(shell),
-        Command::System(command) => system::run(&client, command, format).await,
+        Command::System(command) => system::run(&client, command, shown).await,
     }
 }
 

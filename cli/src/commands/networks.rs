@@ -13,10 +13,9 @@ use crate::{config, output};
 /// # Errors
 /// When it cannot be done.
 pub async fn run(client: &Client, command: &NetworkCommand, shown: Shown) -> Result<u8, Failed> {
-    let format = shown.format;
     match command {
-        NetworkCommand::Create(args) => create(client, args, format).await?,
-        NetworkCommand::Ls { quiet } => list(client, *quiet, format).await?,
+        NetworkCommand::Create(args) => create(client, args, shown).await?,
+        NetworkCommand::Ls { quiet } => list(client, *quiet, shown.format).await?,
         NetworkCommand::Inspect(args) => {
             let mut all = Vec::new();
             for name in &args.names {
@@ -33,10 +32,7 @@ pub async fn run(client: &Client, command: &NetworkCommand, shown: Shown) -> Res
         }
         NetworkCommand::Prune => {
             let removed: Vec<String> = client.post::<(), _>("/networks/prune", &()).await?;
-            match format {
-                Format::Json => output::json(&removed),
-                Format::Table => removed.iter().for_each(|name| println!("{name}")),
-            }
+            shown.lines(&removed, removed.iter().cloned());
         }
         NetworkCommand::Connect(args) => connect(client, args).await?,
         NetworkCommand::Limit { limits, network, container } => {
@@ -51,7 +47,7 @@ pub async fn run(client: &Client, command: &NetworkCommand, shown: Shown) -> Res
     Ok(0)
 }
 
-async fn create(client: &Client, args: &NetworkCreateArgs, format: Format) -> Result<(), Failed> {
+async fn create(client: &Client, args: &NetworkCreateArgs, shown: Shown) -> Result<(), Failed> {
     let asked = NewNetwork {
         name: args.name.clone(),
         subnets: args.subnet.clone(),
@@ -62,10 +58,7 @@ async fn create(client: &Client, args: &NetworkCreateArgs, format: Format) -> Re
         mtu: args.mtu,
     };
     let network: Network = client.post("/networks", &asked).await?;
-    match format {
-        Format::Json => output::json(&network),
-        Format::Table => println!("{}", network.name),
-    }
+    shown.done(&network, &network.name);
     Ok(())
 }
 

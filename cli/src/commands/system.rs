@@ -2,39 +2,60 @@
 
 use croft_api::client::Client;
 use croft_api::event::Event;
-use croft_api::system::{Finding, Info, Prune, PrunedSystem, Usage, Used};
+use croft_api::system::{Finding, Fixed, Info, Prune, PrunedSystem, Usage, Used};
 use http::Method;
 
 use super::Failed;
 use crate::args::{EventsArgs, Format, SystemCommand};
-use crate::output;
+use crate::output::{self, Shown};
 
 /// Does what is asked. 1 when `check` finds something.
 ///
 /// # Errors
 /// When croftd does not answer.
-pub async fn run(client: &Client, command: &SystemCommand, format: Format) -> Result<u8, Failed> {
+pub async fn run(client: &Client, command: &SystemCommand, shown: Shown) -> Result<u8, Failed> {
     match command {
         SystemCommand::Info => {
             output::json(&client.get::<Info>("/system/info").await?);
             Ok(0)
         }
-        SystemCommand::Df => usage(client, format).await,
+        SystemCommand::Df => usage(client, shown.format).await,
         SystemCommand::Prune { all, volumes, force } => {
-            prune(client, Prune { all: *all, volumes: *volumes }, *force, format).await
+            prune(client, Prune { all: *all, volumes: *volumes }, *force, shown).await
         }
-        SystemCommand::Check => {
+        SystemCommand::Check { fix: false } => {
             let findings: Vec<Finding> = client.get("/system/check").await?;
-            if findings.is_empty() && format == Format::Table {
-                println!("nothing is left over");
-                return Ok(0);
+            match shown.format {
+                _ if shown.quiet => {}
+                Format::Json => output::json(&findings),
+                Format::Table => print(&findings, "WHY"),
             }
-            output::list(format, &findings, &["WHAT", "NAME", "WHY"], |finding| {
-                vec![finding.what.clone(), finding.name.clone(), finding.why.clone()]
-            });
             Ok(u8::from(!findings.is_empty()))
         }
+        SystemCommand::Check { fix: true } => {
+            let done: Fixed = client.post("/system/check", &()).await?;
+            match shown.format {
+                _ if shown.quiet => {}
+                Format::Json => output::json(&done),
+                Format::Table => {
+                    if !done.fixed.is_empty() {
+                        print(&done.fixed, "FIXED");
+                    }
+                    print(&done.left, "LEFT");
+                }
+            }
+            Ok(u8::from(!done.left.is_empty()))
+        }
     }
+}
+
+/// Prints findings below a word for their reasons.
+fn print(findings: &[Finding], why: &str) {
+    if findings.is_empty() {
+        return println!("nothing is left over");
+    }
+    let row = |finding: &Finding| vec![finding.what.clone(), finding.name.clone(), finding.why.clone()];
+    println!("{}", output::table(findings, &["WHAT", "NAME", why], row));
 }
 
 async fn usage(client: &Client, format: Format) -> Result<u8, Failed> {
@@ -53,7 +74,7 @@ async fn usage(client: &Client, format: Format) -> Result<u8, Failed> {
     Ok(0)
 }
 
-async fn prune(client: &Client, asked: Prune, force: bool, format: Format) -> Result<u8, Failed> {
+async fn prune(client: &Client, asked: Prune, force: bool, shown: Shown) -> Result<u8, Failed> {
     let images = if asked.all { "images that no container is made from" } else { "what no image needs" };
     let volumes = match (asked.volumes, asked.all) {
         (false, _) => "",
@@ -64,15 +85,11 @@ async fn prune(client: &Client, asked: Prune, force: bool, format: Format) -> Re
         return Ok(0);
     }
     let pruned: PrunedSystem = client.post("/system/prune", &asked).await?;
-    if format == Format::Json {
-        output::json(&pruned);
-        return Ok(0);
-    }
-    let PrunedSystem { containers, volumes, images, bytes } = pruned;
-    for (what, names) in [("container", containers), ("volume", volumes), ("image", images)] {
-        names.iter().for_each(|name| println!("{what} {name}"));
-    }
-    println!("{} freed", output::size(bytes));
+    let PrunedSystem { containers, volumes, images, bytes } = &pruned;
+    let all = [("container", containers), ("volume", volumes), ("image", images)];
+    let lines =
+        all.into_iter().flat_map(|(what, names)| names.iter().map(move |name| format!("{what} {name}")));
+    shown.lines(&pruned, lines.chain([output::freed(*bytes)]));
     Ok(0)
 }
 

@@ -5,7 +5,7 @@ use croft_api::problem::Kind;
 use croft_api::volume::{Create, Pruned, Volume};
 
 use super::{Failed, part};
-use crate::args::{Format, VolumeCommand};
+use crate::args::VolumeCommand;
 use crate::config;
 use crate::output::{self, Shown};
 
@@ -63,15 +63,6 @@ async fn prune(client: &Client, all: bool, force: bool, shown: Shown) -> Result<
         return Ok(());
     }
     let pruned: Pruned = client.post(&format!("/volumes/prune?all={all}"), &()).await?;
-    if shown.quiet {
-        return Ok(());
-    }
-    match shown.format {
-        Format::Json => output::json(&pruned),
-        Format::Table => {
-            pruned.volumes.iter().for_each(|name| println!("{name}"));
-            println!("{} freed", output::size(pruned.bytes));
-        }
-    }
+    shown.lines(&pruned, pruned.volumes.iter().cloned().chain([output::freed(pruned.bytes)]));
     Ok(())
 }

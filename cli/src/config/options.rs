@@ -92,11 +92,48 @@ fn truth(key: &str, value: Option<&str>) -> Result<bool, String> {
     }
 }
 
-/// `--device`: `SOURCE[:TARGET][:ACCESS]`, as Docker has it.
+/// What `--device` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// A path.
+    Path(Device),
+    /// A name in a CDI specification.
+    Cdi(String),
+}
+
+/// `--device`: `SOURCE[:TARGET][:ACCESS]`, as Docker has it, or a name in a CDI specification, which is no absolute path.
 ///
 /// # Errors
 /// In words.
-pub fn device(text: &str) -> Result<Device, String> {
+pub fn named(text: &str) -> Result<Named, String> {
+    let is_cdi = !text.starts_with('/') && text.split_once('=').is_some_and(|(kind, _)| kind.contains('/'));
+    if is_cdi { Ok(Named::Cdi(text.to_owned())) } else { device(text).map(Named::Path) }
+}
+
+/// The kind of the devices that `--gpus` means.
+const GPU: &str = "nvidia.com/gpu";
+
+/// `--gpus`: the CDI devices that it means. `all`; a number: the first so many; `device=`: those, by their numbers or UUIDs. Docker's own form
+/// has the quotes of a CSV field around it.
+///
+/// # Errors
+/// In words.
+pub fn gpus(text: &str) -> Result<Vec<String>, String> {
+    let wrong = || format!("{text:?} is none of all, a number of GPUs, device=0,1");
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let count = bare.strip_prefix("count=").unwrap_or(bare);
+    let names: Vec<String> = match (bare.strip_prefix("device="), count) {
+        (Some(list), _) => list.split(',').map(str::to_owned).collect(),
+        (None, "all" | "-1") => vec!["all".to_owned()],
+        (None, count) => (0..count.parse::<u8>().map_err(|_| wrong())?).map(|n| n.to_string()).collect(),
+    };
+    if names.is_empty() || names.iter().any(|name| name.is_empty() || name.contains('=')) {
+        return Err(wrong());
+    }
+    Ok(names.into_iter().map(|name| format!("{GPU}={name}")).collect())
+}
+
+fn device(text: &str) -> Result<Device, String> {
     let is_access = |text: &str| !text.is_empty() && text.chars().all(|letter| "rwm".contains(letter));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, access) = match parts[..] {
@@ -104,10 +141,14 @@ pub fn device(text: &str) -> Result<Device, String> {
         [source, access] if is_access(access) => (source, source, access),
         [source, target] => (source, target, "rwm"),
         [source, target, access] if is_access(access) => (source, target, access),
-        _ => return Err(format!("{text:?} is no device: /dev/fuse, /dev/sda:/dev/xvda:r")),
+        _ => {
+            return Err(format!(
+                "{text:?} is no device: /dev/fuse, /dev/sda:/dev/xvda:r, vendor.com/class=name"
+            ));
+        }
     };
     if target.is_empty() || !source.starts_with('/') {
-        return Err(format!("{text:?}: a device has an absolute path"));
+        return Err(format!("{text:?}: a device has an absolute path, or a name as vendor.com/class=name"));
     }
     Ok(Device { source: source.to_owned(), target: target.to_owned(), access: access.to_owned() })
 }
@@ -302,6 +343,26 @@ mod tests {
         assert_eq!(made("/dev/a:/dev/b"), want("/dev/a", "/dev/b", "rwm"));
         assert_eq!(made("/dev/a:/dev/b:rw"), want("/dev/a", "/dev/b", "rw"));
         assert!(["a", "/dev/a:/dev/b:x", "/dev/a:", "/a:/b:r:w"].iter().all(|text| device(text).is_err()));
+    }
+
+    #[test]
+    fn devices_have_names_and_gpus_are_devices() {
+        let cdi = |name: &str| Ok(Named::Cdi(name.to_owned()));
+        for name in ["vendor.com/class=name", "nvidia.com/gpu=mig0:1", "vendor.com/class="] {
+            assert_eq!(named(name), cdi(name));
+        }
+        assert!(matches!(named("/dev/disk/by-id/a=b"), Ok(Named::Path(device)) if device.access == "rwm"));
+        assert!(["vendor.com/class", "a=b", "a=b/c"].iter().all(|text| named(text).is_err()));
+        let all = Ok(vec!["nvidia.com/gpu=all".to_owned()]);
+        assert!(["all", "\"all\"", "-1", "count=all"].iter().all(|text| gpus(text) == all));
+        let two = Ok(vec!["nvidia.com/gpu=0".to_owned(), "nvidia.com/gpu=1".to_owned()]);
+        assert!(["2", "count=2", "device=0,1", "\"device=0,1\""].iter().all(|text| gpus(text) == two));
+        assert_eq!(gpus("device=GPU-3a"), Ok(vec!["nvidia.com/gpu=GPU-3a".to_owned()]));
+        for text in
+            ["", "0", "none", "device=", "device=0,,1", "driver=nvidia", "all,capabilities=gpu", "\"2", "300"]
+        {
+            assert!(gpus(text).is_err(), "{text}");
+        }
     }
 
     #[test]

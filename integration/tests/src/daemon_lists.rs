@@ -98,6 +98,24 @@ fn actions(host: &Host) -> Result<()> {
     croft.ok(&["run", "--name", "says", "box", "echo", "words"])?;
     let log = croft.ok(&["logs", "--format", "json", "says"])?;
     ensure!(serde_json::from_str::<Value>(&log)?["log"] == "words\n", "{log}");
+    croft.ok(&["run", "--name", "writes", "box", "touch", "/file"])?;
+    ensure!(croft.ok(&["diff", "--quiet", "writes"])?.lines().any(|line| line == "/file"));
+    for args in [
+        &["commit", "--quiet", "writes", "made"][..],
+        &["rmi", "--quiet", "made"],
+        &["image", "prune", "--quiet", "--force"],
+        &["volume", "prune", "--quiet", "--force"],
+        &["system", "check", "--quiet"],
+        &["system", "check", "--quiet", "--fix"],
+    ] {
+        let said = croft.ok(args)?;
+        ensure!(said.is_empty(), "{args:?}: {said}");
+    }
+    ensure!(
+        json(&["system", "prune", "--force"])?["containers"].as_array().is_some_and(|names| names.len() == 2)
+    );
+    ensure!(croft.ok(&["system", "prune", "--force", "--quiet"])?.is_empty());
+    croft.ok(&["create", "--name", "says", "box"])?;
     ensure!(json(&["rm", "says"])?["name"] == "says");
     let (code, text) = croft.fails(&["strat", "one"])?;
     ensure!(code == 125 && text.contains("start"), "{text}");

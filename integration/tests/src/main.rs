@@ -12,6 +12,8 @@ mod coverage;
 mod crash;
 mod daemon;
 mod daemon_api;
+mod daemon_cdi;
+mod daemon_check;
 mod daemon_crash;
 mod daemon_faults;
 mod daemon_files;
@@ -74,6 +76,7 @@ const SUBJECTS: &[Subject] = &[
     daemon_networks::SUBJECT,
     daemon_health::SUBJECT,
     daemon_options::SUBJECT,
+    daemon_cdi::SUBJECT,
     daemon_streams::SUBJECT,
     daemon_faults::SUBJECT,
     daemon_files::SUBJECT,
@@ -82,6 +85,7 @@ const SUBJECTS: &[Subject] = &[
     daemon_transfers::SUBJECT,
     daemon_volumes::SUBJECT,
     daemon_crash::SUBJECT,
+    daemon_check::SUBJECT,
     daemon_lists::SUBJECT,
     daemon_remote::SUBJECT,
     daemon_service::SUBJECT,

@@ -11,14 +11,12 @@ const ROOTFS: &[&str] = &["mmdebstrap", "debian-archive-keyring", "busybox-stati
 /// What the demo serves images and sets networks up with.
 const DEMO: &[&str] = &["docker-registry", "nftables", "iproute2", "util-linux"];
 
-/// What the integration tests run beside croft-oci.
+/// What the integration tests run beside croft-oci and what the demo has.
 const TESTS: &[&str] = &[
     "runc",
     "uidmap",
     "procps",
-    "iproute2",
     "strace",
-    "util-linux",
     "podman",
     "crun",
     "conmon",

@@ -64,6 +64,8 @@ pub struct Config {
     pub shm_size: Option<u64>,
     /// Devices of the host that it may use.
     pub devices: Vec<Device>,
+    /// Devices of the host that it gets by their names in CDI specifications, as `vendor.com/class=name`.
+    pub cdi: Vec<String>,
     /// Whether it has all capabilities and devices, and nothing is filtered or hidden. Its user namespace stays its own.
     pub privileged: bool,
     /// What holds it back beside capabilities.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What croftd says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Info {
     /// croftd's version.
@@ -26,6 +26,9 @@ pub struct Info {
     pub kernel: String,
     /// `unified` or `hybrid` control groups.
     pub cgroups: String,
+    /// Devices that containers can have by name, of the CDI specifications that can be read: `vendor.com/class=name`.
+    #[serde(default)]
+    pub cdi: Vec<String>,
 }
 
 /// Something that no record accounts for, or a record of something that is not there.
@@ -38,6 +41,16 @@ pub struct Finding {
     pub name: String,
     /// Why it should not be so.
     pub why: String,
+}
+
+/// What has become of what no record accounts for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Fixed {
+    /// What was taken away, or put back where it was missing.
+    pub fixed: Vec<Finding>,
+    /// What is still so: what runs, volumes, and what could not be taken away. `why` says which.
+    pub left: Vec<Finding>,
 }
 
 /// Where the disk went.

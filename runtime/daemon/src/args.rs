@@ -41,6 +41,10 @@ pub struct Args {
     /// The program croft-init, process 1 of containers that ask for one [default: beside croftd, or in PATH]
     #[arg(long, value_name = "PATH")]
     pub init: Option<PathBuf>,
+    /// Folder of specifications of devices (CDI), for --device vendor.com/class=name; a device in a later one takes the place of one in an
+    /// earlier one. Repeatable
+    #[arg(long, value_name = "DIR", default_values = ["/etc/cdi", "/var/run/cdi"])]
+    pub cdi_dir: Vec<PathBuf>,
     /// Seconds that croft-oci may take for one command
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     pub runtime_limit: u64,

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use clap::{CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, Parser};
 
 use crate::args::{Args, CONFIG};
 
@@ -49,6 +49,14 @@ fn options(text: &str) -> Result<Vec<String>> {
             (toml::Value::Boolean(false), false) => {}
             (toml::Value::String(text), true) => words.push(format!("--{name}={text}")),
             (toml::Value::Integer(number), true) => words.push(format!("--{name}={number}")),
+            (toml::Value::Array(values), true) if matches!(option.get_action(), ArgAction::Append) => {
+                for value in values {
+                    let text = value
+                        .as_str()
+                        .with_context(|| format!("{name}: there is an element that is no string"))?;
+                    words.push(format!("--{name}={text}"));
+                }
+            }
             (value, true) => bail!("{name}: {} is no string", value.type_str()),
             (value, false) => bail!("{name}: {} is neither true nor false", value.type_str()),
         }
@@ -68,6 +76,11 @@ mod tests {
         let over = ["croftd".to_owned()].into_iter().chain(words).chain(["--log=warn".to_owned()]);
         assert_eq!(Args::try_parse_from(over).unwrap().log, "warn");
         assert!(options("log-json = false").unwrap().is_empty());
+        let folders = options("cdi-dir = ['/a', '/b']").unwrap();
+        assert_eq!(folders, ["--cdi-dir=/a", "--cdi-dir=/b"]);
+        let all = ["croftd".to_owned()].into_iter().chain(folders).chain(["--cdi-dir=/c".to_owned()]);
+        let all: Vec<_> = Args::try_parse_from(all).unwrap().cdi_dir;
+        assert_eq!(all, ["/a", "/b", "/c"].map(Path::new));
     }
 
     #[test]
@@ -78,6 +91,8 @@ mod tests {
             ("log = true", "log"),
             ("log-json = 'yes'", "neither"),
             ("log = ", "TOML"),
+            ("log = ['a']", "array"),
+            ("cdi-dir = ['/a', 1]", "no string"),
         ] {
             let error = format!("{:#}", options(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

@@ -75,6 +75,8 @@ pub enum Command {
     Network(NetworkChange, Answer),
     /// Removes it.
     Remove(Removal, Answer),
+    /// Gives back what it has only while it runs, where it does not. The answer: whether it does not.
+    GiveBack(Answer<bool>),
     /// Its process has ended.
     Ended(protocol::Exit),
     /// The supervisor has this of it, or nothing.
@@ -278,6 +280,9 @@ impl Container {
                         return;
                     }
                 }
+                Command::GiveBack(answer) => {
+                    let _ = answer.send(self.give_back().await);
+                }
                 Command::Ended(exit) => {
                     if self.ended(exit).await {
                         return;
@@ -334,12 +339,16 @@ impl Container {
         started
     }
 
+    /// Its files, with nobody else at them.
+    async fn files_alone(&self, title: &str) -> Result<OwnedRwLockWriteGuard<()>, Problem> {
+        let files = tokio::time::timeout(FILES_LIMIT, Arc::clone(&self.files).write_owned()).await;
+        let copied = |_| Problem::new(Kind::Conflict, title, "its files are being copied").hint("try again");
+        files.map_err(copied)
+    }
+
     async fn run(&mut self, title: &str, audience: Audience) -> Result<Option<(Stream, u64)>, Problem> {
         let record = self.record();
-        let files = tokio::time::timeout(FILES_LIMIT, Arc::clone(&self.files).write_owned()).await;
-        let _files = files.map_err(|_| {
-            Problem::new(Kind::Conflict, title, "its files are being copied").hint("try again")
-        })?;
+        let _files = self.files_alone(title).await?;
         let Prepared { bundle, joined } = match self.shared.prepare(&record, For::Start).await {
             Ok(prepared) => prepared,
             Err(problem) => {

@@ -22,6 +22,7 @@ use croftd_network::{Networks, Settings};
 pub use networks::NetworkChange;
 
 use crate::args::Args;
+use crate::cdi::Cdi;
 use crate::container::{self, Command, Handle, Removal, View};
 use crate::ids::Ids;
 use crate::joins::{self, For, Joined};
@@ -51,6 +52,7 @@ pub struct Shared {
     runtime: PathBuf,
     limit: Duration,
     init: PathBuf,
+    cdi: Cdi,
     cgroup: String,
     /// How long the API takes.
     pub latency: crate::metrics::Latency,
@@ -222,6 +224,7 @@ impl Daemon {
             runtime: place.runtime.clone(),
             limit: place.limit,
             init: args.program("croft-init", args.init.as_deref()),
+            cdi: Cdi::new(args.cdi_dir.clone()),
             cgroup: args.cgroup.clone(),
             shim: Shim::start(place, news),
             latency: crate::metrics::Latency::default(),
@@ -500,6 +503,7 @@ impl Daemon {
             images: self.shared.roots.list().map(|images| images.len()).unwrap_or_default(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             cgroups: if self.shared.unified { "unified" } else { "hybrid" }.to_owned(),
+            cdi: self.shared.cdi.names(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod access;
 mod args;
+mod cdi;
 mod changes;
 mod clock;
 mod config;

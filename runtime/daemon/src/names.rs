@@ -17,6 +17,11 @@ pub fn id() -> String {
     })
 }
 
+/// Whether it is made like an [`id`].
+pub fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 const KINDS: [&str; 16] = [
     "acre", "barn", "byre", "close", "dale", "field", "fold", "garth", "glen", "hill", "loch", "meadow",
     "moor", "shieling", "strath", "tarn",

@@ -1,5 +1,6 @@
 //! From what a user asks for to the `config.json` of an OCI bundle: croftd's policy. Pure: what the host and the image have comes in as values.
 
+mod cdi;
 mod check;
 mod resources;
 mod security;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use croft_api::container::{Config, Ipc, Mount, NetworkMode, Pid};
 use serde_json::{Value, json};
 
+use crate::cdi::Edits;
 use crate::devices::Node;
 use crate::ids::Range;
 
@@ -50,6 +52,8 @@ pub struct Found<'a> {
     pub shm: Option<&'a Path>,
     /// Its devices beside the usual ones.
     pub devices: &'a [Node],
+    /// What its devices need beside their nodes.
+    pub edits: &'a Edits,
     /// The version of the kernel.
     pub kernel: (u32, u32),
     /// The program croft-init.
@@ -129,7 +133,7 @@ pub fn config_json(config: &Config, image: &ImageDefaults, found: &Found<'_>) ->
     let mut process = json!({
         "terminal": config.terminal,
         "args": args(config, image)?,
-        "env": env(config, image, found.hostname)?,
+        "env": env(config, image, found)?,
         "cwd": workdir(config, image)?,
         "capabilities": {"bounding": bounding},
         "rlimits": resources::rlimits(config)?,
@@ -157,6 +161,7 @@ pub fn config_json(config: &Config, image: &ImageDefaults, found: &Found<'_>) ->
         "annotations": {"dev.croft.container": found.id},
         "linux": linux,
     });
+    cdi::complete(&mut spec, found.edits);
     if let Some(domainname) = &config.domainname {
         spec["domainname"] = json!(domainname);
     }
@@ -190,9 +195,9 @@ pub fn run_as(process: &mut Value, user: &User) {
     process["capabilities"]["effective"] = set;
 }
 
-fn env(config: &Config, image: &ImageDefaults, hostname: &str) -> Result<Vec<String>, Invalid> {
-    let own = [format!("HOSTNAME={hostname}"), PATH.to_owned()];
-    let asked = image.env.iter().chain(&config.env).cloned();
+fn env(config: &Config, image: &ImageDefaults, found: &Found<'_>) -> Result<Vec<String>, Invalid> {
+    let own = [format!("HOSTNAME={}", found.hostname), PATH.to_owned()];
+    let asked = image.env.iter().chain(&config.env).chain(&found.edits.env).cloned();
     set_variables(Vec::new(), own.into_iter().chain(terminal_type(config.terminal)).chain(asked))
 }
 
@@ -312,6 +317,8 @@ fn mounts(config: &Config, found: &Found<'_>) -> Result<Vec<Value>, Invalid> {
             }
         });
     }
+    // Last: a driver's files are to be seen, whatever the user has mounted above them.
+    list.extend(found.edits.mounts.iter().map(cdi::mount));
     Ok(list)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use croft_api::container::{Exit, Restart, State};
+use croft_api::problem::Problem;
 use croft_shim::protocol::{self, Request};
 
 use super::{Command, Container, Removal};
@@ -70,10 +71,16 @@ impl Container {
         let pause = self.pause;
         let wait = FIRST_PAUSE.saturating_mul(1 << self.in_a_row.min(16)).min(LONGEST_PAUSE);
         self.in_a_row += 1;
+        self.later(wait, Command::Again(pause));
+    }
+
+    /// Tells itself something after a while.
+    fn later(&self, wait: Duration, command: Command) {
         let mailbox = self.mailbox.clone();
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let _ = mailbox.send(Command::Again(pause));
+            // One that is gone needs to know nothing.
+            let _ = mailbox.send(command);
         });
     }
 
@@ -90,6 +97,18 @@ impl Container {
             tracing::warn!(container = self.record().name, %problem, "a container is not started again; another try follows");
             self.pause_before_next();
         }
+    }
+
+    /// Gives back what it has only while it runs. Whether it does not run.
+    pub(super) async fn give_back(&self) -> Result<bool, Problem> {
+        if matches!(self.state(), State::Running | State::Paused) {
+            return Ok(false);
+        }
+        let (record, title) = (self.record(), self.title("release"));
+        let _files = self.files_alone(&title).await?;
+        self.shared.forget_process(&record.id, &title).await?;
+        self.shared.try_release(&record).await?;
+        Ok(true)
     }
 
     /// Compares with what the supervisor has. Whether it is gone then.
@@ -116,11 +135,7 @@ impl Container {
             (Some(protocol::State { exit: Some(exit), .. }), _) => {
                 self.show(State::Running, None);
                 // Whoever was cut off from its output has a moment to come back for the rest.
-                let mailbox = self.mailbox.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(COME_BACK).await;
-                    let _ = mailbox.send(Command::Ended(exit));
-                });
+                self.later(COME_BACK, Command::Ended(exit));
                 false
             }
             (Some(state), _) => {

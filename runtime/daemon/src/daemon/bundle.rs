@@ -45,7 +45,7 @@ impl Shared {
         for id in entries(&self.root.join("containers")).into_iter().filter(|id| !known(id)) {
             let folder = self.folder(&id);
             tracing::info!(container = id, "the folder of a container that is gone is removed");
-            std::fs::remove_dir_all(&folder).map_err(|e| Problem::of_file("remove a folder", &folder, &e))?;
+            remove_all(&folder, "remove a folder")?;
         }
         Ok(())
     }
@@ -65,6 +65,7 @@ impl Shared {
         let failed = |path: &Path, e: std::io::Error| Problem::of_file(title.clone(), path, &e);
         let config = &record.config;
         let image = self.roots.image(&record.image_id)?;
+        let edits = self.cdi.edits(&config.cdi).map_err(|e| invalid(e.to_string()))?;
         let joined = self.joined(&title, config, wanted)?;
         let ids = record.ids.or(joined.ids).map(|start| Range { start, count: crate::ids::COUNT });
         if let Some(start) = record.ids {
@@ -88,11 +89,17 @@ impl Shared {
         if is_mounted && wanted == For::Check {
             self.roots.unmount(&record.id)?;
         }
-        let user = found.map_err(&invalid)?;
+        let mut user = found.map_err(&invalid)?;
+        user.additional.extend(&edits.additional_gids);
         let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
         let files =
             self.own_files(&bundle, record, &hostname, &joined, wanted).map_err(|e| failed(&bundle, e))?;
-        let nodes = devices::make(&config.devices, config.privileged, &bundle.join("devices"), ids, wanted);
+        let asked = devices::Asked {
+            devices: &config.devices,
+            nodes: &edits.device_nodes,
+            privileged: config.privileged,
+        };
+        let nodes = devices::make(&asked, &bundle.join("devices"), ids, wanted);
         let own_shm = match config.ipc {
             Ipc::Shareable if wanted == For::Start => {
                 Some(shm::make(&bundle, config.shm_size).map_err(|e| failed(&bundle.join("shm"), e))?)
@@ -109,6 +116,7 @@ impl Shared {
             joined: &joined.namespaces,
             shm: own_shm.as_deref().or(joined.shm.as_deref()),
             devices: &nodes.map_err(&invalid)?,
+            edits: &edits,
             kernel: self.kernel,
             init: &self.init,
             files: &files,
@@ -176,7 +184,11 @@ impl Shared {
         }
     }
 
-    async fn try_release(self: &Arc<Self>, record: &Record) -> Result<(), Problem> {
+    /// As [`Shared::release`], for who wants to know.
+    ///
+    /// # Errors
+    /// For the first thing that cannot be taken back; the others are.
+    pub async fn try_release(self: &Arc<Self>, record: &Record) -> Result<(), Problem> {
         let (shared, id, title) = (Arc::clone(self), record.id.clone(), format!("release {}", record.name));
         blocking(move || {
             let folder = shared.run_folder(&id);
@@ -184,13 +196,7 @@ impl Shared {
             let (detached, unmounted) = (shared.networks.detach(&id), shared.roots.unmount(&id));
             shared.left.notify_one();
             shm::unmake(&folder);
-            let removed = match std::fs::remove_dir_all(&folder) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())))
-                }
-                _ => Ok(()),
-            };
-            detached.and(unmounted).and(removed)
+            detached.and(unmounted).and(remove_all(&folder, &title))
         })
         .await
     }
@@ -214,13 +220,7 @@ impl Shared {
         blocking(move || {
             shared.networks.release(&record.id)?;
             shared.roots.delete(&record.id)?;
-            let folder = shared.folder(&record.id);
-            match std::fs::remove_dir_all(&folder) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())));
-                }
-                _ => {}
-            }
+            remove_all(&shared.folder(&record.id), &title)?;
             // Last: until here the record says whose they are.
             match record.phase {
                 Phase::Making => shared.volumes.remove_with(&shared.records, &record, With::Failed)?,
@@ -235,5 +235,18 @@ impl Shared {
             Ok(())
         })
         .await
+    }
+}
+
+/// Removes a folder and what is in it; none is fine.
+///
+/// # Errors
+/// When something of it stays.
+pub(super) fn remove_all(folder: &Path, title: &str) -> Result<(), Problem> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())))
+        }
+        _ => Ok(()),
     }
 }

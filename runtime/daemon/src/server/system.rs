@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use croft_api::event::Event;
 use croft_api::problem::Problem;
-use croft_api::system::{Finding, Info, Prune, PrunedSystem, Usage};
+use croft_api::system::{Finding, Fixed, Info, Prune, PrunedSystem, Usage};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -19,7 +19,7 @@ use crate::daemon::{Daemon, blocking};
 pub fn router() -> OpenApiRouter<Arc<Daemon>> {
     OpenApiRouter::new()
         .routes(routes!(info))
-        .routes(routes!(check))
+        .routes(routes!(check, fix))
         .routes(routes!(events))
         .routes(routes!(usage))
         .routes(routes!(prune))
@@ -27,14 +27,20 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
 
 /// What croftd says of itself.
 #[utoipa::path(get, path = "/system/info", responses((status = 200, body = Info)))]
-async fn info(State(daemon): State<Arc<Daemon>>) -> Json<Info> {
-    Json(daemon.info())
+async fn info(State(daemon): State<Arc<Daemon>>) -> Answer<Info> {
+    Ok(Json(blocking(move || Ok(daemon.info())).await?))
 }
 
 /// What no record accounts for.
 #[utoipa::path(get, path = "/system/check", responses((status = 200, body = Vec<Finding>)))]
 async fn check(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Finding>> {
     Ok(Json(blocking(move || daemon.check()).await?))
+}
+
+/// Takes away what no record accounts for; nothing that runs, and no volume.
+#[utoipa::path(post, path = "/system/check", responses((status = 200, body = Fixed)))]
+async fn fix(State(daemon): State<Arc<Daemon>>) -> Answer<Fixed> {
+    Ok(Json(daemon.fix().await?))
 }
 
 /// Where the disk went.

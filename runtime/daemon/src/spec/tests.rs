@@ -8,6 +8,16 @@ use croft_api::network::{Protocol, Publish};
 use super::*;
 use crate::devices::Kind;
 
+/// What no device needs.
+static NOTHING: Edits = Edits {
+    env: Vec::new(),
+    device_nodes: Vec::new(),
+    mounts: Vec::new(),
+    hooks: Vec::new(),
+    additional_gids: Vec::new(),
+    intel_rdt: None,
+};
+
 fn found<'a>(files: &'a BTreeMap<String, PathBuf>, joined: &'a BTreeMap<&'static str, PathBuf>) -> Found<'a> {
     Found {
         id: "c1",
@@ -19,6 +29,7 @@ fn found<'a>(files: &'a BTreeMap<String, PathBuf>, joined: &'a BTreeMap<&'static
         joined,
         shm: None,
         devices: &[],
+        edits: &NOTHING,
         kernel: (6, 12),
         init: Path::new("/usr/bin/croft-init"),
         files,
@@ -180,6 +191,41 @@ fn devices_are_bound_and_allowed() {
         json!([{"allow": false, "access": "rwm"}, rule]),
         "everything else stays forbidden"
     );
+}
+
+#[test]
+fn what_devices_need_is_in_the_configuration() {
+    let hook =
+        |args: Value| json!({"hookName": "createContainer", "path": "/bin/hook", "args": args, "timeout": 5});
+    let edits = json!({
+        "env": ["A=device"],
+        "mounts": [
+            {"hostPath": "/usr/lib/driver", "containerPath": "/usr/lib/driver", "options": ["ro", "nosuid"]},
+            {"hostPath": "/run/socket", "containerPath": "/run/socket", "options": ["bind"]},
+            {"hostPath": "tmpfs", "containerPath": "/scratch", "type": "tmpfs", "options": ["size=1m"]},
+        ],
+        "hooks": [hook(json!(["hook", "a"])), hook(json!([]))],
+        "intelRdt": {"closID": "gold"},
+    });
+    let edits: Edits = serde_json::from_value(edits).unwrap();
+    let config = Config { env: vec!["A=user".into(), "B=user".into()], ..asked(&["sh"]) };
+    let (files, joined) = (BTreeMap::new(), BTreeMap::new());
+    let found = Found { edits: &edits, ..found(&files, &joined) };
+    let spec = config_json(&config, &ImageDefaults::default(), &found).unwrap();
+    let env = spec["process"]["env"].as_array().unwrap();
+    assert!(
+        env.contains(&json!("A=device")) && env.contains(&json!("B=user")) && !env.contains(&json!("A=user"))
+    );
+    let driver = mount(&spec, "/usr/lib/driver");
+    assert_eq!((&driver["type"], &driver["options"]), (&json!("none"), &json!(["ro", "nosuid", "rbind"])));
+    assert!(driver["uidMappings"].is_null(), "the driver's files are nobody's in a container");
+    assert_eq!(mount(&spec, "/run/socket")["options"], json!(["bind"]));
+    assert_eq!(mount(&spec, "/scratch")["type"], "tmpfs");
+    let hooks = &spec["hooks"]["createContainer"];
+    assert_eq!(hooks[0], json!({"path": "/bin/hook", "args": ["hook", "a"], "env": [], "timeout": 5}));
+    assert_eq!(hooks[1]["args"], json!(["/bin/hook"]));
+    assert_eq!(spec["linux"]["intelRdt"]["closID"], "gold");
+    assert!(with(|_| {})["hooks"].is_null());
 }
 
 #[test]
