@@ -244,9 +244,7 @@ impl Shared {
 /// When something of it stays.
 pub(super) fn remove_all(folder: &Path, title: &str) -> Result<(), Problem> {
     match std::fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Problem::new(Kind::Internal, title, format!("{}: {e}", folder.display())))
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Problem::of_file(title, folder, &e)),
         _ => Ok(()),
     }
 }

@@ -288,6 +288,6 @@ mod tests {
             assert!(!text.contains(word), "{word}: {text}");
         }
         assert!(text.contains("iifname \"t1-v*\" jump port"));
-        assert_eq!([firewall.rules("inet", Others::Drop), firewall.rules("bridge", Others::Pass)], [29, 11]);
+        assert_eq!([firewall.rules("inet", Others::Drop), firewall.rules("bridge", Others::Pass)], [29, 12]);
     }
 }
