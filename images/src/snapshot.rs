@@ -14,6 +14,7 @@
 //! Nothing here is synced: waiting for the disk five times took longer than all the rest of a start. A power cut may take what was made in
 //! the seconds before it; a snapshot that is gone or damaged then is made again by [`Store::create_snapshot`].
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -280,6 +281,18 @@ impl Store {
         names
             .map(|entry| Ok(entry.on_file("read", &folder)?.file_name().to_string_lossy().into_owned()))
             .collect()
+    }
+
+    /// The containers that have a snapshot, be it a damaged one, and whether it is mounted anywhere.
+    pub fn snapshot_states(&self) -> Result<Vec<(String, State)>> {
+        let sources: HashSet<Vec<u8>> = overlays()?.into_iter().map(|(_, source)| source).collect();
+        let mut ids = self.snapshot_ids()?;
+        ids.sort();
+        let state = |id: &String| match sources.contains(self.source(id).as_bytes()) {
+            true => State::Mounted,
+            false => State::Unmounted,
+        };
+        Ok(ids.into_iter().map(|id| (id.clone(), state(&id))).collect())
     }
 
     /// Unmounts the container's root; not mounted is fine. Who uses it still does, until they let go.

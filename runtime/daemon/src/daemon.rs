@@ -279,9 +279,10 @@ impl Daemon {
             }
         }
         let known = |id: &str| records.iter().any(|record| record.id == id);
-        if let Err(problem) = self.shared.roots.delete_but(known).and(self.shared.forget_but(known)) {
-            tracing::error!(%problem, "something of a container that is gone is left");
+        if let Err(problem) = self.shared.roots.delete_untouched_but(known) {
+            tracing::error!(%problem, "something of a container that was never made is left");
         }
+        self.shared.remove_empty_but(known);
         self.shared.volumes.take_up(&self.shared.records)?;
         for record in records {
             match record.phase {

@@ -206,8 +206,8 @@ impl Records {
         written
     }
 
-    /// Keeps a new container before anything of it is there. A power cut may take the record first: what nobody has goes at croftd's
-    /// next start.
+    /// Keeps a new container before anything of it is there. A power cut may take the record alone: what of it is there and
+    /// empty goes at croftd's next start.
     ///
     /// # Errors
     /// [`Kind::Conflict`] when its name is taken.

@@ -337,15 +337,20 @@ impl Roots {
         removed.map_err(problem(&format!("remove the root of {container}")))
     }
 
-    /// Removes the roots that are none of these containers', which a power cut may bring back.
+    /// Removes the roots that are none of these containers' and that nothing was ever changed in: of containers that a power cut took while
+    /// they were made. What somebody wrote is for `croft system check --fix` to remove: the records may be an old copy.
     ///
     /// # Errors
     /// When they cannot be listed, or one cannot be removed.
-    pub fn delete_but(&self, known: impl Fn(&str) -> bool) -> Result<(), Problem> {
+    pub fn delete_untouched_but(&self, known: impl Fn(&str) -> bool) -> Result<(), Problem> {
         let ids = self.store.snapshot_ids().map_err(problem("list the roots"))?;
         for id in ids.iter().filter(|id| !known(id)) {
-            tracing::info!(container = id, "the root of a container that is gone is removed");
-            self.store.remove_snapshot(id).map_err(problem(&format!("remove the root of {id}")))?;
+            let title = format!("remove the root of {id}");
+            let changes = self.store.changes(id).map_err(problem(&title))?;
+            if std::fs::read_dir(&changes).is_ok_and(|mut changes| changes.next().is_none()) {
+                tracing::info!(container = id, "the root of a container that was never made is removed");
+                self.store.remove_snapshot(id).map_err(problem(&title))?;
+            }
         }
         Ok(())
     }
@@ -360,8 +365,8 @@ impl Roots {
     /// # Errors
     /// When the store cannot be read.
     pub fn all(&self) -> Result<Vec<(String, bool)>, Problem> {
-        let snapshots = self.store.snapshots().map_err(problem("list the roots"))?;
-        Ok(snapshots.into_iter().map(|(snapshot, state)| (snapshot.id, state == State::Mounted)).collect())
+        let snapshots = self.store.snapshot_states().map_err(problem("list the roots"))?;
+        Ok(snapshots.into_iter().map(|(id, state)| (id, state == State::Mounted)).collect())
     }
 }
 
