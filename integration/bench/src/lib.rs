@@ -86,6 +86,11 @@ pub fn run_daemon(depth: Depth) -> Result<ExitCode> {
     daemon::run(depth)
 }
 
+/// Measures croftd's networks and prints. Exits with 1 when a target is not reached.
+pub fn run_network(depth: Depth) -> Result<ExitCode> {
+    daemon::network::run(depth)
+}
+
 /// The highest priority for this process and what it starts: the machine does other things too, and no contender shall lose
 /// its turn to them. Best effort.
 struct Priority;

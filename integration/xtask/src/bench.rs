@@ -32,13 +32,17 @@ pub struct Arguments {
 enum What {
     /// croft and croftd beside Podman, Docker and ctr: runs, many containers, answers, memory.
     Daemon,
+    /// What croft's networks cost: a start, many published ports, throughput.
+    Network,
 }
 
 /// Measures and prints.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let depth = if arguments.quick { Depth::Quick } else { Depth::Full };
-    if let Some(What::Daemon) = arguments.what {
-        return croft_bench::run_daemon(depth);
+    match arguments.what {
+        Some(What::Daemon) => return croft_bench::run_daemon(depth),
+        Some(What::Network) => return croft_bench::run_network(depth),
+        None => {}
     }
     croft_bench::run(&Options {
         depth,

@@ -5,6 +5,7 @@
 
 mod caller;
 mod crowd;
+pub mod network;
 
 use std::process::ExitCode;
 

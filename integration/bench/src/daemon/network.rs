@@ -1,0 +1,172 @@
+//! What a network costs: a start on a bridge beside one without, a start beside many containers with published ports, and throughput
+//! beside that of a veth pair and nothing else.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use croft_harness::host::Host;
+use croft_harness::{Stage, build};
+use serde_json::Value;
+
+use super::OURS;
+use super::caller::{Caller, Network};
+use crate::report::Report;
+use crate::target::Bound;
+use crate::timing::{Times, median};
+use crate::{Depth, Priority};
+
+/// How many ports each container publishes where that is measured.
+const PORTS: usize = 32;
+
+/// How many containers there are in the end with that many ports.
+const MANY: usize = 200;
+
+/// Seconds of each transfer.
+const TRANSFER: &str = "2";
+
+/// Measures and prints. Exits with 1 when a target is not reached.
+pub fn run(depth: Depth) -> Result<ExitCode> {
+    let host = Host::of(build::croft_oci()?)?;
+    crate::ensure(&["iperf3"])?;
+    let _priority = Priority::highest();
+    let mut report = Report::new(&host, OURS)?;
+    let croft = Caller::croft(&host)?;
+    set_up(&croft, if depth == Depth::Quick { 5 } else { 40 }, &mut report)?;
+    throughput(&croft, if depth == Depth::Quick { 2 } else { 10 }, &mut report)?;
+    growth(&croft, if depth == Depth::Quick { MANY / 4 } else { MANY }, &mut report)?;
+    print!("{}", report.markdown());
+    Ok(if report.reached() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Microseconds that one of croft's commands takes.
+fn time(croft: &Caller, args: &[&str]) -> Result<f64> {
+    let begin = Instant::now();
+    let done = croft.verb(args)?;
+    let taken = begin.elapsed();
+    done.success()?;
+    Ok(taken.as_secs_f64() * 1e6)
+}
+
+/// `start` of a container that is there, which is when its network is made.
+fn set_up(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> {
+    let kinds = [("on a bridge", "croft"), ("no network", "none")];
+    let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for round in 0..rounds + 2 {
+        for place in 0..kinds.len() {
+            let (kind, network) = kinds[(round + place) % kinds.len()];
+            croft
+                .verb(&["create", "--name", "one", "--network", network, "box", "sleep", "1000"])?
+                .success()?;
+            let taken = time(croft, &["start", "one"])?;
+            croft.verb(&["rm", "--force", "one"])?.success()?;
+            if round >= 2 {
+                times.entry(kind).or_default().push(taken);
+            }
+        }
+    }
+    let more = median(&times[kinds[0].0]) - median(&times[kinds[1].0]);
+    let order = kinds.map(|(kind, _)| kind.to_owned());
+    let times: Times = times.into_iter().map(|(kind, times)| (kind.to_owned(), Ok(times))).collect();
+    report.times("`start` of a container that was created", &order, &times);
+    report.verdict("what a network adds to a start, ms".to_owned(), Bound::AtMost(3.0), Some(more / 1e3));
+    Ok(())
+}
+
+/// Starts one after the other, each with ports of its own: those at the end beside those at the beginning.
+fn growth(croft: &Caller, count: usize, report: &mut Report) -> Result<()> {
+    const SEEN: usize = 20;
+    let mut times = Vec::new();
+    for number in 0..count {
+        let first = 10_000 + number * PORTS;
+        let name = format!("port-{number}");
+        let ports: Vec<String> =
+            (0..PORTS).map(|port| format!("--publish={}:{}", first + port, 1000 + port)).collect();
+        let mut args = vec!["create", "--name", &name, "--network", "croft"];
+        args.extend(ports.iter().map(String::as_str));
+        args.extend(["box", "sleep", "1000"]);
+        let create = time(croft, &args)?;
+        times.push([create, time(croft, &["start", &name])?]);
+    }
+    let part = |from: usize, what: usize| -> Vec<f64> {
+        times[from..from + SEEN].iter().map(|round| round[what]).collect()
+    };
+    for (what, name) in ["create", "start"].into_iter().enumerate() {
+        let (early, late) = (part(0, what), part(count - SEEN, what));
+        let order = [format!("containers {} to {count}", count - SEEN + 1), format!("the first {SEEN}")];
+        let ratio = median(&late) / median(&early);
+        let both: Times = order.iter().cloned().zip([Ok(late), Ok(early)]).collect();
+        report.times(&format!("`{name}` with {PORTS} published ports"), &order, &both);
+        let what = format!("{name} of container {count} with {PORTS} ports, of the first ones' time");
+        report.verdict(what, Bound::AtMost(1.1), Some(ratio));
+    }
+    for number in 0..count {
+        croft.verb(&["rm", "--force", &format!("port-{number}")])?.success()?;
+    }
+    let left = croft.verb(&["system", "check"])?;
+    ensure!(left.code() == 0, "{left}");
+    Ok(())
+}
+
+/// Bits a second from one network namespace to another.
+fn transfer(stage: &Stage, from: &str, to: &str, address: &str) -> Result<f64> {
+    // The client comes before the server listens, until it does not.
+    let script = format!(
+        "nsenter --net={to} iperf3 --server --one-off >/dev/null 2>&1 & \
+         until nsenter --net={from} iperf3 --client {address} --time {TRANSFER} --json >/tmp/said; do :; done; wait; cat /tmp/said"
+    );
+    let said = stage.run("timeout", &["60", "sh", "-c", &script])?.success()?.stdout;
+    let said: Value = serde_json::from_str(&said).with_context(|| said.clone())?;
+    let rate = &said["end"]["sum_received"]["bits_per_second"];
+    rate.as_f64().with_context(|| format!("iperf3 says no rate: {said}"))
+}
+
+/// Between two containers of a network, and between two namespaces with a veth pair.
+fn throughput(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> {
+    let stage = croft.stage();
+    let bare = "mkdir -p /run/netns && ip netns add bench-a && ip netns add bench-b && \
+                ip link add eth0 netns bench-a type veth peer name eth0 netns bench-b && \
+                ip -n bench-a address add 10.250.0.1/24 dev eth0 && ip -n bench-b address add 10.250.0.2/24 dev eth0 && \
+                ip -n bench-a link set eth0 up && ip -n bench-b link set eth0 up";
+    stage.run("sh", &["-c", bare])?.success()?;
+    let mut namespaces = Vec::new();
+    for name in ["from", "to"] {
+        let mut words = croft.run(Network::Bridge, &["--detach", "--name", name]);
+        words.extend(["box", "sleep", "1000"].map(str::to_owned));
+        let args: Vec<&str> = words.iter().map(String::as_str).collect();
+        stage.run(args[0], &args[1..])?.success()?;
+        let shown: Value = serde_json::from_str(&croft.verb(&["inspect", name])?.success()?.stdout)?;
+        let shown = if shown.is_array() { shown[0].clone() } else { shown };
+        let address = shown["addresses"][0].as_str().and_then(|address| address.split('/').next());
+        namespaces.push((
+            format!("/proc/{}/ns/net", shown["pid"]),
+            address.context("it has an address")?.to_owned(),
+        ));
+    }
+    let ways = [
+        ("two containers of a network", &*namespaces[0].0, &*namespaces[1].0, &*namespaces[1].1),
+        ("a veth pair", "/run/netns/bench-a", "/run/netns/bench-b", "10.250.0.2"),
+    ];
+    let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for round in 0..rounds {
+        for place in 0..ways.len() {
+            let (way, from, to, address) = ways[(round + place) % ways.len()];
+            rates.entry(way).or_default().push(transfer(stage, from, to, address)?);
+        }
+    }
+    let rows: Vec<Vec<String>> = ways
+        .iter()
+        .map(|(way, ..)| vec![(*way).to_owned(), format!("{:.1}", median(&rates[way]) / 1e9)])
+        .collect();
+    report.table("TCP, one connection", &["between", "median Gbit/s"], &rows);
+    let ratio = median(&rates[ways[0].0]) / median(&rates[ways[1].0]);
+    report.verdict(
+        "throughput between containers, of a veth pair's".to_owned(),
+        Bound::AtLeast(0.97),
+        Some(ratio),
+    );
+    stage.run("sh", &["-c", "ip netns del bench-a && ip netns del bench-b"])?.success()?;
+    croft.verb(&["rm", "--force", "from", "to"])?.success()?;
+    Ok(())
+}
