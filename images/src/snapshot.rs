@@ -152,7 +152,7 @@ impl Store {
             croft_sys::fs::RenameFlags::NOREPLACE,
         );
         match renamed {
-            Err(Errno::EXIST) if self.snapshot(id).is_ok() => {
+            Err(Errno::EXIST) if !is_damaged(&folder) => {
                 return Err(Error::Exists { kind: "snapshot", name: id.to_owned() });
             }
             Err(Errno::EXIST) => {
@@ -299,7 +299,7 @@ impl Store {
     pub fn unmount_snapshot(&self, id: &str) -> Result<()> {
         let snapshot = match self.snapshot(id) {
             // It is of before a power cut, and so was a mount of it.
-            Err(Error::Malformed { .. }) => return Ok(()),
+            Err(Error::Malformed { .. }) if is_damaged(&self.container(id)?) => return Ok(()),
             snapshot => snapshot?,
         };
         // Something else may be there by now, or nothing.
@@ -325,6 +325,14 @@ impl Store {
     /// The folder with what the container changed, in overlayfs's form.
     pub fn changes(&self, id: &str) -> Result<PathBuf> {
         Ok(self.container(id)?.join("data/upper"))
+    }
+}
+
+/// Whether the record of the snapshot in `folder` is gone or cut off, and not only of a newer croft or hard to read.
+fn is_damaged(folder: &Path) -> bool {
+    match fs::read(folder.join(RECORD)) {
+        Ok(bytes) => serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_err(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 

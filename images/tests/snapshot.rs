@@ -196,7 +196,12 @@ fn a_snapshot_that_lost_its_record_is_completed() -> Result<()> {
         ensure!(fs::read(root.join("etc/mine"))? == b"x", "what the container wrote stays");
         bench.store.unmount_snapshot("cut")?;
     }
-    Ok(())
+    let record = folder.join("snapshot.json");
+    fs::write(&record, fs::read_to_string(&record)?.replace("\"version\": 1", "\"version\": 99"))?;
+    let again = bench.store.create_snapshot("cut", &bench.image);
+    ensure!(matches!(again, Err(Error::Exists { .. })), "a newer croft's is taken for damaged: {again:?}");
+    fs::remove_file(&record)?;
+    Ok(bench.store.remove_snapshot("cut")?)
 }
 
 fn prune_keeps_what_is_used() -> Result<()> {

@@ -165,6 +165,7 @@ impl Networks {
 
     fn read(&self) -> Result<(), Problem> {
         [&self.networks, &self.leases, &self.attached].into_iter().for_each(Folder::sweep);
+        self.leases.sweep_cut_off();
         let mut known = self.known();
         known.networks = self.networks.all()?.into_iter().collect();
         for (container, mut lease) in self.leases.all::<Lease>()? {

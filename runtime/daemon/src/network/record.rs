@@ -273,20 +273,24 @@ impl Folder {
         Ok(all)
     }
 
-    /// Removes what a crash left of records that were being written, and records that a power cut has cut off.
+    /// Removes what a crash left of records that were being written.
     pub fn sweep(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
-            let is_text = || {
-                serde_json::from_slice::<serde::de::IgnoredAny>(&fs::read(&path)?)
-                    .map_err(std::io::Error::from)
-            };
-            let is_damaged =
-                name.ends_with(".json") && is_text().is_err_and(|e| e.kind() != ErrorKind::NotFound);
-            if is_damaged {
-                tracing::warn!(path = %path.display(), "a record that is cut off is removed");
+            if entry.file_name().to_string_lossy().starts_with(".new-") {
+                let _ = fs::remove_file(entry.path());
             }
-            if is_damaged || name.starts_with(".new-") {
+        }
+    }
+
+    /// Removes records that a power cut has cut off, of those that were saved by [`Folder::save_at_leisure`].
+    pub fn sweep_cut_off(&self) {
+        let is_text = |bytes: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_record = path.extension().is_some_and(|extension| extension == "json");
+            // One that cannot be read may be as it should.
+            if is_record && fs::read(&path).is_ok_and(|bytes| !is_text(&bytes)) {
+                tracing::warn!(path = %path.display(), "a record that is cut off is removed");
                 let _ = fs::remove_file(path);
             }
         }
@@ -332,7 +336,7 @@ mod tests {
             )
             .unwrap();
         }
-        records.sweep();
+        records.sweep_cut_off();
         assert!(
             [("c", true), ("d", false), ("e", false)].iter().all(|(name, is_there)| folder
                 .path()
