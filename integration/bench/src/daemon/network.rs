@@ -111,10 +111,11 @@ fn growth(croft: &Caller, count: usize, report: &mut Report) -> Result<()> {
 
 /// Bits a second from one network namespace to another.
 fn transfer(stage: &Stage, from: &str, to: &str, address: &str) -> Result<f64> {
-    // The client comes before the server listens, until it does not.
+    // The client comes before the server listens, until it does not. (With --json it ends with 0 all the same.)
     let script = format!(
         "nsenter --net={to} iperf3 --server --one-off >/dev/null 2>&1 & \
-         until nsenter --net={from} iperf3 --client {address} --time {TRANSFER} --json >/tmp/said; do :; done; wait; cat /tmp/said"
+         until nsenter --net={from} iperf3 --client {address} --time {TRANSFER} --json >/tmp/said && grep -q sum_received /tmp/said; \
+         do :; done; wait; cat /tmp/said"
     );
     let said = stage.run("timeout", &["60", "sh", "-c", &script])?.success()?.stdout;
     let said: Value = serde_json::from_str(&said).with_context(|| said.clone())?;
