@@ -156,8 +156,11 @@ impl Store {
                 return Err(Error::Exists { kind: "snapshot", name: id.to_owned() });
             }
             Err(Errno::EXIST) => {
-                for name in ["data/upper", "data/work"] {
-                    fs::create_dir_all(folder.join(name)).on_file("make folder", &folder.join(name))?;
+                for name in ["data", "data/upper", "data/work"] {
+                    let place = folder.join(name);
+                    if !place.exists() {
+                        fs::rename(new.path().join(name), &place).on_file("make folder", &place)?;
+                    }
                 }
                 write_file(self, &folder.join(RECORD), &bytes)?;
             }

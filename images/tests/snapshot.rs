@@ -200,6 +200,14 @@ fn a_snapshot_that_lost_its_record_is_completed() -> Result<()> {
     fs::write(&record, fs::read_to_string(&record)?.replace("\"version\": 1", "\"version\": 99"))?;
     let again = bench.store.create_snapshot("cut", &bench.image);
     ensure!(matches!(again, Err(Error::Exists { .. })), "a newer croft's is taken for damaged: {again:?}");
+    // With all of it gone, it is as a new one.
+    fs::remove_dir_all(folder.join("data"))?;
+    fs::remove_file(&record)?;
+    bench.store.create_snapshot("cut", &bench.image)?;
+    let merged = sample::Merged::of(&bench.store.trees(&bench.image))?;
+    let root = bench.mount("cut", None)?;
+    tree::compare(&tree::read(&root)?, &tree::read(&merged.root())?)?;
+    bench.store.unmount_snapshot("cut")?;
     fs::remove_file(&record)?;
     Ok(bench.store.remove_snapshot("cut")?)
 }

@@ -5,7 +5,7 @@ mod check;
 mod networks;
 mod usage;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -272,13 +272,14 @@ impl Daemon {
                 self.shared.ids.give_back(range.start)?;
             }
         }
+        let ids: HashSet<String> = records.iter().map(|record| record.id.clone()).collect();
+        let known = |id: &str| ids.contains(id);
         for container in self.shared.networks.leased() {
-            if !records.iter().any(|record| record.id == container) {
+            if !known(&container) {
                 tracing::info!(container, "the addresses of a container that is gone are given back");
                 self.shared.networks.release(&container)?;
             }
         }
-        let known = |id: &str| records.iter().any(|record| record.id == id);
         if let Err(problem) = self.shared.roots.delete_untouched_but(known) {
             tracing::error!(%problem, "something of a container that was never made is left");
         }

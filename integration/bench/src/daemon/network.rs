@@ -11,7 +11,7 @@ use croft_harness::{Stage, build};
 use serde_json::Value;
 
 use super::OURS;
-use super::caller::{Caller, Network};
+use super::caller::Caller;
 use crate::report::Report;
 use crate::target::Bound;
 use crate::timing::{Times, median};
@@ -133,10 +133,8 @@ fn throughput(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> 
     stage.run("sh", &["-c", bare])?.success()?;
     let mut namespaces = Vec::new();
     for name in ["from", "to"] {
-        let mut words = croft.run(Network::Bridge, &["--detach", "--name", name]);
-        words.extend(["box", "sleep", "1000"].map(str::to_owned));
-        let args: Vec<&str> = words.iter().map(String::as_str).collect();
-        stage.run(args[0], &args[1..])?.success()?;
+        let run = ["run", "--detach", "--network", "croft", "--name", name, "box", "sleep", "1000"];
+        croft.verb(&run)?.success()?;
         let shown: Value = serde_json::from_str(&croft.verb(&["inspect", name])?.success()?.stdout)?;
         let shown = if shown.is_array() { shown[0].clone() } else { shown };
         let address = shown["addresses"][0].as_str().and_then(|address| address.split('/').next());
