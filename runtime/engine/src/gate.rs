@@ -5,7 +5,7 @@
 //! does, the first fifo has a reader.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use croft_sys::fs::{self, CWD, FileType, Mode};
@@ -105,16 +105,54 @@ pub fn open(dir: &Path) -> Result<Opener> {
     Ok(Opener { start, failure })
 }
 
+/// The starter's side of a gate that was opened: init is on its way to become its program.
+#[derive(Debug)]
+pub struct Opened {
+    failure: OwnedFd,
+}
+
 impl Opener {
     /// Lets init go on, and waits until it has become its program.
     ///
     /// # Errors
     /// In init's words, when it could not.
     pub fn let_go(self) -> std::result::Result<(), String> {
+        let opened = self.open()?;
+        croft_sys::wait_readable(opened.as_fd()).map_err(|e| e.to_string())?;
+        opened.outcome()
+    }
+
+    /// Lets init go on.
+    ///
+    /// # Errors
+    /// When it does not wait.
+    pub fn open(self) -> std::result::Result<Opened, String> {
         let mut start = std::fs::File::from(self.start);
         start.write_all(&[1]).map_err(|e| format!("the container's process does not wait any more: {e}"))?;
-        drop(start);
-        croft_sys::wait_readable(self.failure.as_fd()).map_err(|e| e.to_string())?;
+        Ok(Opened { failure: self.failure })
+    }
+}
+
+impl AsFd for Opener {
+    /// What is readable once init was let go and has become its program, or could not.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.failure.as_fd()
+    }
+}
+
+impl AsFd for Opened {
+    /// As an [`Opener`]'s.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.failure.as_fd()
+    }
+}
+
+impl Opened {
+    /// Whether init has become its program; asked once that is known.
+    ///
+    /// # Errors
+    /// In init's words, when it could not.
+    pub fn outcome(self) -> std::result::Result<(), String> {
         let mut text = String::new();
         let _ = std::fs::File::from(self.failure).read_to_string(&mut text);
         if text.is_empty() { Ok(()) } else { Err(text) }

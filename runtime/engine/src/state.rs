@@ -2,6 +2,7 @@
 //!
 //! The record is written to a new file and renamed, without fsync: a reboot ends every container and empties /run.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 use croft_plan::build::{Groups, Keyring};
 use croft_plan::lifecycle::{Answer, Status, Verb, allows};
 use croft_plan::step::Undo;
+use croft_sys::fs::{FlockOperation, flock};
 use croft_sys::proc::Proc;
-use croft_sys::{cgroup, wait};
+use croft_sys::{Errno, cgroup, wait};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
@@ -190,6 +192,17 @@ impl StateRoot {
         look(dir, record, proc)
     }
 
+    /// Opens a container, unless another verb is at work on it.
+    ///
+    /// # Errors
+    /// As [`StateRoot::open`].
+    pub fn try_open(&self, id: &str, proc: &Proc) -> Result<Option<Container>> {
+        check_id(id)?;
+        let Some(dir) = StateDir::try_lock(self.path.join(id), id)? else { return Ok(None) };
+        let record = dir.load(id)?;
+        look(dir, record, proc).map(Some)
+    }
+
     /// Reads a container without waiting for a verb that is at work on it.
     ///
     /// # Errors
@@ -219,12 +232,28 @@ impl StateRoot {
 
 impl StateDir {
     fn lock(path: PathBuf, id: &str) -> Result<Self> {
-        let file = std::fs::File::open(&path).map_err(|e| match e.kind() {
+        let file = StateDir::folder(&path, id)?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|e| Error::file("lock", &path, e))?;
+        StateDir::locked(path, file, id)
+    }
+
+    fn try_lock(path: PathBuf, id: &str) -> Result<Option<Self>> {
+        let file = StateDir::folder(&path, id)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => StateDir::locked(path, file, id).map(Some),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(Error::file("lock", &path, e)),
+        }
+    }
+
+    fn folder(path: &Path, id: &str) -> Result<File> {
+        File::open(path).map_err(|e| match e.kind() {
             ErrorKind::NotFound => Error::NotFound(id.to_owned()),
-            _ => Error::file("open", &path, e),
-        })?;
-        croft_sys::fs::flock(&file, croft_sys::fs::FlockOperation::LockExclusive)
-            .map_err(|e| Error::file("lock", &path, e))?;
+            _ => Error::file("open", path, e),
+        })
+    }
+
+    fn locked(path: PathBuf, file: File, id: &str) -> Result<Self> {
         // A delete may have won the lock and removed the folder that we hold, and a create have made another.
         let held = file.metadata().map_err(|e| Error::file("look at", &path, e))?;
         match std::fs::metadata(&path) {

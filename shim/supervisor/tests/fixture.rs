@@ -1,5 +1,6 @@
 //! What the tests share: a supervisor with a root of its own, its clients, and bundles on one root filesystem.
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,23 +23,29 @@ pub const SUBJECT: Subject = Subject { name: "fixture", tests: &[], on_runc: &[]
 /// A supervisor under test.
 pub struct Shim {
     folder: TempDir,
-    runtime: PathBuf,
+    limit: Duration,
     child: Child,
 }
 
 impl Shim {
     /// Starts one with an empty root.
     pub fn start(host: &Host) -> Result<Self> {
+        Shim::start_with(host, 6 * LIMIT)
+    }
+
+    /// Starts one that gives croft-oci, and a start, so much time.
+    pub fn start_with(host: &Host, limit: Duration) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix(&format!("{}-", host.marker)).tempdir()?;
         rootfs::busybox(&folder.path().join("rootfs"))?;
         fs::create_dir(folder.path().join("logs"))?;
-        let child = spawn(folder.path(), &host.runtime)?;
-        Ok(Self { folder, runtime: host.runtime.clone(), child })
+        symlink(&host.runtime, folder.path().join("croft-oci"))?;
+        let child = spawn(folder.path(), limit)?;
+        Ok(Self { folder, limit, child })
     }
 
     /// Starts another one on the same root, after the end of the first.
     pub fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(self.folder.path(), &self.runtime)?;
+        self.child = spawn(self.folder.path(), self.limit)?;
         Ok(())
     }
 
@@ -57,6 +64,11 @@ impl Shim {
         let status = process::wait(&mut self.child, LIMIT)?.context("it goes on after SIGTERM")?;
         ensure!(status.success(), "{status}");
         Ok(())
+    }
+
+    /// The name by which it runs croft-oci: a link.
+    pub fn runtime(&self) -> PathBuf {
+        self.folder.path().join("croft-oci")
     }
 
     /// Its pid.
@@ -157,10 +169,11 @@ impl Shim {
     }
 }
 
-fn spawn(folder: &Path, runtime: &Path) -> Result<Child> {
+fn spawn(folder: &Path, limit: Duration) -> Result<Child> {
     let mut command = Command::new(build::croft_shim_path()?);
     command.arg("--root").arg(folder.join("root")).arg("--socket").arg(folder.join("shim.sock"));
-    command.arg("--runtime").arg(runtime).arg("--runtime-root").arg(folder.join("oci"));
+    command.arg("--runtime").arg(folder.join("croft-oci")).arg("--runtime-root").arg(folder.join("oci"));
+    command.arg("--limit").arg(limit.as_secs().to_string());
     Ok(command.stdin(Stdio::null()).spawn()?)
 }
 

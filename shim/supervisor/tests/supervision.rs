@@ -1,4 +1,6 @@
 //! Containers from create to delete: what is answered, told, logged, recorded and left.
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::{Result, ensure};
 use croft_harness::{Facility, Host, Subject, Test};
 use croft_shim::client::Error;
@@ -20,6 +22,8 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "events_are_sent_again", requires: ROOT, run: events_are_sent_again },
         Test { name: "a_signal_for_all_reaches_all", requires: ROOT, run: a_signal_for_all },
         Test { name: "a_create_that_hangs_is_broken_off", requires: ROOT, run: a_create_that_hangs },
+        Test { name: "a_start_takes_no_croft_oci_but_for_hooks", requires: ROOT, run: a_start_by_the_gate },
+        Test { name: "a_start_that_hangs_is_given_up", requires: ROOT, run: a_start_that_hangs },
         Test { name: "a_lack_of_memory_is_told", requires: MEMORY, run: a_lack_of_memory },
         Test { name: "a_client_need_not_wait", requires: ROOT, run: a_client_need_not_wait },
     ],
@@ -179,6 +183,52 @@ fn a_create_that_hangs(host: &Host) -> Result<()> {
     other.done(Request::Delete { id: id.clone(), exec: None, force: true })?;
     refused(client.reply(create).map(drop), FailureKind::Runtime, "signal 9")?;
     ensure!(list(&mut client)?.is_empty() && !shim.folder().join("oci").join(&id).exists());
+    shim.stop()
+}
+
+fn a_start_by_the_gate(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    client.call(shim.create("a", "echo here", Io::PIPES)?, &[])?;
+    let bundle = shim.bundle("b", "true", |config| {
+        config["hooks"] = serde_json::json!({ "poststart": [{ "path": "/bin/true" }] });
+    })?;
+    client.call(Request::Create { id: shim.name("b"), bundle, io: Io::PIPES, log: None }, &[])?;
+    let program = shim.folder().join("rootfs/no-program");
+    std::fs::write(&program, "no program\n")?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    let bundle =
+        shim.bundle("c", "true", |config| config["process"]["args"] = serde_json::json!(["/no-program"]))?;
+    client.call(Request::Create { id: shim.name("c"), bundle, io: Io::PIPES, log: None }, &[])?;
+    std::fs::remove_file(shim.runtime())?;
+    client.done(Request::Start { id: shim.name("a") })?;
+    ensure!(wait(&mut client, &shim.name("a"), None)?.status == Some(0));
+    ensure!(shim.logged("a")? == [("stdout".into(), "here\n".into())]);
+    refused(client.done(Request::Start { id: shim.name("b") }), FailureKind::Supervisor, "run ")?;
+    refused(client.done(Request::Start { id: shim.name("c") }), FailureKind::Runtime, "exec format error")?;
+    std::os::unix::fs::symlink(&host.runtime, shim.runtime())?;
+    client.done(Request::Start { id: shim.name("b") })?;
+    for id in ["a", "b", "c"] {
+        client.done(Request::Delete { id: shim.name(id), exec: None, force: true })?;
+    }
+    shim.stop()
+}
+
+/// It is answered, and others were not held up.
+fn a_start_that_hangs(host: &Host) -> Result<()> {
+    let shim = Shim::start_with(host, std::time::Duration::from_secs(1))?;
+    let mut client = shim.client()?;
+    let Reply::Running { pid } = client.call(shim.create("a", "true", Io::PIPES)?, &[])?.0 else {
+        anyhow::bail!("it is not created");
+    };
+    let pid = rustix::process::Pid::from_raw(pid).unwrap_or(rustix::process::Pid::INIT);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+    let start = client.send(Request::Start { id: shim.name("a") }, &[])?;
+    run(&mut shim.client()?, shim.create("b", "true", Io::PIPES)?)?;
+    refused(client.reply(start).map(drop), FailureKind::Runtime, "did not begin within 1s")?;
+    for id in ["a", "b"] {
+        client.done(Request::Delete { id: shim.name(id), exec: None, force: true })?;
+    }
     shim.stop()
 }
 

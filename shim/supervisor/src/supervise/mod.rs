@@ -1,7 +1,7 @@
 //! The supervisor: one thread, one set of descriptors, no call that waits.
 //!
 //! [`Supervisor::turn`] waits for whatever is ready and hands it to the file that knows what to do: [`connection`] and [`requests`] for
-//! clients, [`operations`] for the croft-oci processes that it runs, [`ends`] for processes that ended, [`streams`] and [`attach`] for
+//! clients, [`operations`] for the croft-oci processes that it runs, [`starts`] for what it starts without one, [`ends`] for processes that ended, [`streams`] and [`attach`] for
 //! bytes, [`adopt`] for what an earlier supervisor left.
 
 mod adopt;
@@ -15,6 +15,7 @@ mod operations;
 mod process;
 mod requests;
 mod ring;
+mod starts;
 mod streams;
 mod token;
 
@@ -112,6 +113,8 @@ pub struct Supervisor {
     processes: HashMap<u32, Process>,
     names: BTreeMap<Key, u32>,
     operations: operations::Operations,
+    /// The starts that are under way without a croft-oci.
+    starts: HashMap<u32, starts::Start>,
     compressions: compress::Compressions,
     journal: journal::Journal,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
@@ -178,6 +181,7 @@ impl Supervisor {
         let mut supervisor = Self {
             states: StateRoot::new(options.runtime_root.clone()),
             operations: operations::Operations::new(options.parallel),
+            starts: HashMap::new(),
             options,
             poll,
             listener,
@@ -234,6 +238,7 @@ impl Supervisor {
                 Some(Token::Process(n)) => self.foreign_ready(n),
                 Some(Token::Input(n)) => self.write_input(n),
                 Some(Token::Output(n, output)) => self.read_output(n, output, Rate::Kept, 4 * READ_AT_ONCE),
+                Some(Token::Start(n)) => self.start_ready(n),
                 Some(Token::Operation(_)) | None => {}
             }
         }
@@ -249,6 +254,7 @@ impl Supervisor {
                 Some(Reverse((_, Token::Process(n)))) => self.foreign_ready(n),
                 Some(Reverse((_, Token::Listener))) => self.accept_again(),
                 Some(Reverse((at, Token::Operation(pid)))) => self.operations.end_late(pid.cast_signed(), at),
+                Some(Reverse((at, Token::Start(n)))) => self.start_late(n, at),
                 _ => {}
             }
         }

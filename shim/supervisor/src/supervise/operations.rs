@@ -39,7 +39,7 @@ impl Verb {
         matches!(self, Verb::Create | Verb::Start | Verb::Exec)
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Verb::Create => "create",
             Verb::Start => "start",
@@ -331,7 +331,7 @@ impl Supervisor {
         Ok(pid)
     }
 
-    fn started(&mut self, n: u32) {
+    pub(super) fn started(&mut self, n: u32) {
         let Some(process) = self.processes.get_mut(&n) else { return };
         process.busy = None;
         process.record.status = Status::Running;

@@ -228,7 +228,10 @@ impl Supervisor {
             let why = format!("it is {:?}, and only a created one can be started", process.record.status);
             return Err(failure(FailureKind::State, format!("start {}", process.key), why.to_lowercase()));
         }
-        self.run_on(caller, Verb::Start, n, &["start", &id])
+        match self.start_here(caller, n) {
+            true => Ok(None),
+            false => self.run_on(caller, Verb::Start, n, &["start", &id]),
+        }
     }
 
     fn kill_all(&mut self, caller: Caller, id: String, signal: i32) -> Answer {

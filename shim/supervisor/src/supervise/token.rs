@@ -23,6 +23,8 @@ pub enum Token {
     Output(u32, Output),
     /// A croft-oci at work, by its pid.
     Operation(u32),
+    /// The start of a process.
+    Start(u32),
 }
 
 impl Token {
@@ -39,6 +41,7 @@ impl Token {
             Token::Output(n, Output::Stdout) => (7, n),
             Token::Output(n, Output::Stderr) => (8, n),
             Token::Operation(n) => (9, n),
+            Token::Start(n) => (10, n),
         };
         kind << 32 | u64::from(which)
     }
@@ -57,6 +60,7 @@ impl Token {
             7 => Token::Output(which, Output::Stdout),
             8 => Token::Output(which, Output::Stderr),
             9 => Token::Operation(which),
+            10 => Token::Start(which),
             _ => return None,
         })
     }
@@ -68,7 +72,13 @@ mod tests {
 
     #[test]
     fn numbers_come_back_as_tokens() {
-        let process = [Token::Connection(7), Token::Attached(7), Token::Process(7), Token::Input(u32::MAX)];
+        let process = [
+            Token::Connection(7),
+            Token::Attached(7),
+            Token::Process(7),
+            Token::Input(u32::MAX),
+            Token::Start(8),
+        ];
         let streams = Output::BOTH.map(|output| Token::Output(9, output));
         for token in
             [Token::Listener, Token::Signals, Token::Holder].into_iter().chain(process).chain(streams)
