@@ -1,7 +1,6 @@
 //! The system call filter: compiled by the host before the clone, loaded by init.
 
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::path::PathBuf;
 
 use croft_plan::step::{Filter, Step};
 
@@ -25,7 +24,7 @@ pub fn prepare(steps: &[Step], world: &mut World) -> Result<Vec<String>, Cause> 
 }
 
 fn compile(filter: &Filter) -> Result<Compiled, Cause> {
-    let cache = cache_folder();
+    let cache = crate::cache::place("croft-oci.seccomp");
     seccomp::program(&filter.profile, cache.as_deref()).map_err(|e| Cause::because(chain(&e)))
 }
 
@@ -51,18 +50,6 @@ fn check(compiled: &Compiled) -> Result<(), Cause> {
 fn chain(error: &dyn std::error::Error) -> String {
     let all = std::iter::successors(Some(error), |error| error.source());
     all.map(ToString::to_string).collect::<Vec<String>>().join(": ")
-}
-
-/// Where compiled filters are kept: root's in /run, an ordinary user's in its runtime folder. Beside the folder of the containers,
-/// not in it, where it could be taken for one of them.
-fn cache_folder() -> Option<PathBuf> {
-    let (_, euid) = croft_sys::credentials::user();
-    let runtime = if euid == 0 {
-        Some(PathBuf::from("/run"))
-    } else {
-        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
-    };
-    runtime.map(|folder| folder.join("croft-oci.seccomp"))
 }
 
 /// Loads what was prepared. With a listener the host is told its number and fetches it, since after this the filter may

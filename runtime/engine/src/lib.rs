@@ -3,6 +3,7 @@
 //! Start with `create`; the container's side is `init`.
 
 mod apply;
+mod cache;
 pub mod counters;
 pub mod create;
 pub mod delete;

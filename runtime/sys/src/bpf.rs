@@ -45,6 +45,7 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_DETACH: libc::c_int = 9;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
@@ -100,6 +101,32 @@ struct FdById {
     id: u32,
     next_id: u32,
     open_flags: u32,
+}
+
+/// `union bpf_attr` of BPF_OBJ_GET_INFO_BY_FD.
+#[repr(C)]
+struct InfoByFd {
+    fd: u32,
+    size: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_prog_info`, beyond which the kernel does not write when it is told this size.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+}
+
+/// What tells a loaded program from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Its number, which another program may have once this one has gone.
+    pub id: u32,
+    /// The kernel's hash of its instructions.
+    pub tag: [u8; 8],
 }
 
 fn bpf<T>(call: &'static str, command: libc::c_int, attr: &mut T) -> Result<libc::c_long> {
@@ -220,6 +247,16 @@ pub fn program(id: u32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
 }
 
+/// The identity of a loaded device filter; `None` if the program is of another kind.
+pub fn identity(program: BorrowedFd<'_>) -> Result<Option<Identity>> {
+    let mut info = ProgramInfo::default();
+    let size = size_of::<ProgramInfo>() as u32;
+    let mut attr = InfoByFd { fd: program.as_raw_fd() as u32, size, info: &raw mut info as u64 };
+    bpf("bpf OBJ_GET_INFO_BY_FD", BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let identity = Identity { id: info.id, tag: info.tag };
+    Ok((info.kind == BPF_PROG_TYPE_CGROUP_DEVICE).then_some(identity))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +315,16 @@ mod tests {
         detach(cgroup.as_fd(), allow.as_fd()).unwrap();
         assert!(attached(cgroup.as_fd()).unwrap().is_empty());
         assert_eq!(detach(cgroup.as_fd(), allow.as_fd()).unwrap_err().errno(), Errno::NOENT);
+    }
+
+    #[test]
+    fn a_loaded_program_has_an_identity() {
+        let allow = load_device_filter("croft_allow", &always(1)).unwrap();
+        let deny = load_device_filter("croft_deny", &always(0)).unwrap();
+        let again = load_device_filter("croft_again", &always(1)).unwrap();
+        let [first, second, third] = [&allow, &deny, &again].map(|p| identity(p.as_fd()).unwrap().unwrap());
+        assert!(first.tag != second.tag && first.tag == third.tag && first.id != third.id);
+        assert_eq!(identity(program(first.id).unwrap().as_fd()).unwrap(), Some(first));
     }
 
     #[test]
