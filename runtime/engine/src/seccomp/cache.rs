@@ -15,7 +15,7 @@ use std::io;
 use std::path::Path;
 
 /// Which code made a program: raised with every change of what `compile` or `enosys` generate.
-const GENERATOR: u32 = 1;
+const GENERATOR: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"croftBPF";
 const HEADER: usize = 8 + 8 + 3 * 4;

@@ -40,12 +40,12 @@ pub(super) fn compile(profile: &LinuxSeccomp) -> Result<Entry, SeccompError> {
     if program.len() > MAX_INSTRUCTIONS {
         return Err(SeccompError::TooLong(program.len()));
     }
-    let warnings = unknown
-        .into_iter()
-        .map(|name| {
-            format!("seccomp: the rule for {name} is left out: libseccomp does not know this system call")
-        })
-        .collect();
+    // One warning for all: the log of each container has it.
+    let names = unknown.into_iter().collect::<Vec<String>>().join(", ");
+    let warnings = match names.is_empty() {
+        true => Vec::new(),
+        false => vec![format!("seccomp: left out is what libseccomp does not know: {names}")],
+    };
     Ok(Entry { program, warnings })
 }
 
