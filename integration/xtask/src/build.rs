@@ -1,17 +1,27 @@
-//! `cargo xtask build`: the program that is installed.
+//! `cargo xtask build`: the programs that are installed.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use croft_harness::build::{self, Build};
 
-/// Build croft-oci as it is installed: optimised, one static file. Prints its path.
+/// Build all programs as they are installed: optimised; croft-oci, croft-shim and croft-init as static files. Prints their paths.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {}
 
-/// Builds, checks and says where it is.
+/// Builds, and says where they are.
 pub fn run(_: &Arguments) -> Result<ExitCode> {
-    let program = croft_harness::build::croft_oci()?;
-    let size = std::fs::metadata(&program).with_context(|| format!("look at {}", program.display()))?.len();
-    println!("{} ({:.1} MB)", program.display(), size as f64 / 1e6);
+    for program in programs()? {
+        let size = std::fs::metadata(&program).with_context(|| format!("look at {}", program.display()))?;
+        println!("{} ({:.1} MB)", program.display(), size.len() as f64 / 1e6);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds all programs.
+pub fn programs() -> Result<Vec<PathBuf>> {
+    let oci = build::croft_oci()?;
+    let [croftd, shim, croft] = build::daemon(Build::Release)?;
+    Ok(vec![oci, shim, build::croft_init()?, croftd, croft])
 }

@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod demo_daemon;
 mod fuzz;
+mod install;
 mod packages;
 mod project;
 mod properties;
@@ -36,6 +37,7 @@ enum Command {
     Demo(demo::Arguments),
     Properties(properties::Arguments),
     Fuzz(fuzz::Arguments),
+    Install(install::Arguments),
     ProveSecurity(prove_security::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
@@ -56,6 +58,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Properties(arguments) => properties::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Install(arguments) => install::run(&arguments),
         Command::ProveSecurity(arguments) => prove_security::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Conformance(arguments) => conformance::run(arguments),
