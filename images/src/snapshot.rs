@@ -272,7 +272,8 @@ impl Store {
     }
 
     fn overlay(&self, snapshot: &Snapshot) -> Result<Overlay> {
-        let layers = snapshot.layers.iter().rev().map(|chain| self.layer(chain)).collect();
+        let layers = snapshot.layers.iter().rev().map(|chain| self.layer(chain));
+        let layers = layers.chain([self.mount_points()]).collect();
         let data = self.container(&snapshot.id)?.join("data");
         Ok(Overlay { layers, data, source: self.source(&snapshot.id), scratch: self.tmp() })
     }

@@ -15,8 +15,9 @@ use croft_images::{build, import};
 use croft_sys::idmap;
 use croft_sys::proc::Proc;
 
+use crate::Test;
 use crate::sample::{self, shell};
-use crate::{Test, tree};
+use crate::tree::{self, Tree};
 
 pub const TESTS: &[Test] = &[
     ("a_root_is_the_image_and_changes_stay_apart", &[], a_root_is_the_image_and_changes_stay_apart),
@@ -26,6 +27,7 @@ pub const TESTS: &[Test] = &[
         &["busybox-static"],
         ids_are_mapped_and_the_disk_keeps_its_own,
     ),
+    ("what_is_mounted_on_is_there", &[], what_is_mounted_on_is_there),
     ("many_layers_are_mounted", &[], many_layers_are_mounted),
     ("a_new_daemon_finds_what_is_mounted", &[], a_new_daemon_finds_what_is_mounted),
     ("a_snapshot_that_lost_its_record_is_completed", &[], a_snapshot_that_lost_its_record_is_completed),
@@ -69,6 +71,15 @@ impl Drop for Bench {
     }
 }
 
+/// The files of a root but for the three that the image has not, and that something is mounted on.
+fn of_image(root: &Path) -> Result<Tree> {
+    let mut tree = tree::read(root)?;
+    for name in ["etc/hostname", "etc/hosts", "etc/resolv.conf"] {
+        ensure!(tree.remove(Path::new(name)).is_some(), "{name} is not there");
+    }
+    Ok(tree)
+}
+
 fn a_root_is_the_image_and_changes_stay_apart() -> Result<()> {
     let bench = Bench::new()?;
     bench.store.create_snapshot("one", &bench.image)?;
@@ -76,11 +87,11 @@ fn a_root_is_the_image_and_changes_stay_apart() -> Result<()> {
     let (one, two) = (bench.mount("one", None)?, bench.mount("two", None)?);
     let merged = sample::Merged::of(&bench.store.trees(&bench.image))?;
     let image = tree::read(&merged.root())?;
-    tree::compare(&tree::read(&one)?, &image).context("a fresh root")?;
+    tree::compare(&of_image(&one)?, &image).context("a fresh root")?;
     fs::write(one.join("etc/mine"), "x")?;
     fs::remove_file(one.join("bin/capable"))?;
     fs::rename(one.join("etc/big"), one.join("etc/bigger"))?;
-    tree::compare(&tree::read(&two)?, &image).context("the other root")?;
+    tree::compare(&of_image(&two)?, &image).context("the other root")?;
     let options = shell(&one, "grep ' overlay croft:' /proc/self/mountinfo | head -1")?;
     ensure!(options.contains("index=on") && options.contains("nfs_export=on"), "{options}");
     // Not there for a second one, and a root that is used is mounted as it is.
@@ -94,7 +105,7 @@ fn a_root_is_the_image_and_changes_stay_apart() -> Result<()> {
     bench.store.remove_snapshot("one")?;
     ensure!(matches!(bench.store.snapshot("one"), Err(Error::NotFound { .. })));
     ensure!(fs::read_dir(bench.store.root().join("tmp"))?.next().is_none());
-    tree::compare(&tree::read(&two)?, &image).context("after the other is gone")
+    tree::compare(&of_image(&two)?, &image).context("after the other is gone")
 }
 
 fn ids_are_mapped_and_the_disk_keeps_its_own() -> Result<()> {
@@ -151,8 +162,47 @@ fn many_layers_are_mounted() -> Result<()> {
     fs::create_dir(&target)?;
     let ids = Some(IdRange { start: 200_000, size: 65536 });
     store.mount_snapshot("many", &MountOptions { target: target.clone(), ids, devices: Devices::Inert })?;
-    ensure!(fs::read_to_string(target.join("last"))? == "89" && fs::read_dir(&target)?.count() == 91);
+    ensure!(fs::read_to_string(target.join("last"))? == "89" && fs::read_dir(&target)?.count() == 91 + 4);
     Ok(store.remove_snapshot("many")?)
+}
+
+/// Those that are not the image's are below all its layers, and no change of the container.
+fn what_is_mounted_on_is_there() -> Result<()> {
+    let at = tempfile::tempdir()?;
+    let store = Arc::new(Store::open(&at.path().join("store"))?);
+    let container = |name: &str, script: &str| -> Result<PathBuf> {
+        let tree = at.path().join(format!("tree-{name}"));
+        fs::create_dir(&tree)?;
+        shell(&tree, script)?;
+        let mut layout = sample::Layout::new(&at.path().join(format!("layout-{name}")))?;
+        layout.add(&tree, "cat")?;
+        let options =
+            import::Options { reference: Some(format!("{name}:v1").parse()?), ..import::Options::default() };
+        let image = import::layout(&store, &layout.finish("v1")?, &options)?.remove(0);
+        store.create_snapshot(name, &image)?;
+        let target = at.path().join(format!("root-{name}"));
+        fs::create_dir(&target)?;
+        let options = MountOptions { target: target.clone(), ids: None, devices: Devices::Inert };
+        store.mount_snapshot(name, &options)?;
+        Ok(target)
+    };
+    let listed = |root: &Path| shell(root, "find . -path ./work -prune -o -printf '%m %P %l\\n' | sort -k2");
+    let bare = listed(&container("bare", "touch program")?)?;
+    let wanted = "755 dev \n755 etc \n644 etc/hostname \n644 etc/hosts \n644 etc/resolv.conf \n755 proc \n644 program \n755 sys \n";
+    ensure!(bare.ends_with(wanted), "{bare}");
+    ensure!(fs::read_dir(store.changes("bare")?)?.next().is_none(), "it is a change");
+    let own = container("own", "mkdir -m 700 dev; mkdir etc; echo mine >etc/hosts; ln -s /etc sys")?;
+    ensure!(fs::read_to_string(own.join("etc/hosts"))? == "mine\n" && own.join("etc/hostname").exists());
+    let own = listed(&own)?;
+    ensure!(own.contains("700 dev") && own.contains("777 sys /etc"), "{own}");
+    for name in ["bare", "own"] {
+        store.remove_snapshot(name)?;
+    }
+    // Another croftd of the same store finds them made.
+    let made = fs::metadata(store.root().join("mount-points"))?.ino();
+    Store::open(&at.path().join("store"))?;
+    ensure!(fs::metadata(store.root().join("mount-points"))?.ino() == made);
+    Ok(())
 }
 
 fn a_new_daemon_finds_what_is_mounted() -> Result<()> {
@@ -206,7 +256,7 @@ fn a_snapshot_that_lost_its_record_is_completed() -> Result<()> {
     bench.store.create_snapshot("cut", &bench.image)?;
     let merged = sample::Merged::of(&bench.store.trees(&bench.image))?;
     let root = bench.mount("cut", None)?;
-    tree::compare(&tree::read(&root)?, &tree::read(&merged.root())?)?;
+    tree::compare(&of_image(&root)?, &tree::read(&merged.root())?)?;
     bench.store.unmount_snapshot("cut")?;
     fs::remove_file(&record)?;
     Ok(bench.store.remove_snapshot("cut")?)
@@ -281,10 +331,10 @@ fn a_committed_container_is_an_image() -> Result<()> {
     )?;
     ensure!(image.layers.len() == 4 && bench.store.config(&image)?.config.cmd == ["/bin/sh"]);
     ensure!(bench.store.history(&image)?[0].0.comment.as_deref() == Some("by hand"));
-    let expected = tree::read(&root)?;
+    let expected = of_image(&root)?;
     bench.store.create_snapshot("again", &image)?;
     let again = bench.mount("again", None)?;
-    tree::compare(&tree::read(&again)?, &expected).context("a container of the new image")?;
+    tree::compare(&of_image(&again)?, &expected).context("a container of the new image")?;
     // Others read the layer the same way.
     croft_images::export::layout(&bench.store, std::slice::from_ref(&image), &bench.at.path().join("out"))?;
     shell(bench.at.path(), "umoci --log=error unpack --image out:v2 bundle")?;

@@ -5,6 +5,7 @@
 //! layers/HEX/fs         an unpacked layer in overlayfs's form, named by the chain of it and all below: shared by images
 //! images/HEX.json       what one name stands for (HEX: SHA-256 of the name)
 //! containers/ID/        the writable layers of containers; see `snapshot`
+//! mount-points/         the layer below all others of a container: what something is mounted on
 //! partial/HEX           downloads that were cut off, to be resumed
 //! tmp/                  everything else that is not complete
 //! ```
@@ -69,6 +70,9 @@ pub struct DiskUsage {
 
 const FOLDERS: [&str; 6] = ["blobs/sha256", "layers", "images", "containers", "partial", "tmp"];
 
+/// The layer below all others in the root of a container.
+const MOUNT_POINTS: &str = "mount-points";
+
 impl Store {
     /// Opens the store in the folder `root`, making it if need be, and removes what a crash left incomplete.
     ///
@@ -88,7 +92,43 @@ impl Store {
         if let Some(_alone) = store.alone()? {
             store.clean()?;
         }
+        store.make_mount_points()?;
         Ok(store)
+    }
+
+    /// What every container has something mounted on. Most images lack some of it: made in each container's own layer, that is five inodes
+    /// on the disk, and a change of /etc where there is none.
+    fn make_mount_points(&self) -> Result<()> {
+        if self.mount_points().exists() {
+            return Ok(());
+        }
+        let new = Scratch::new(&self.tmp(), "mount-points-")?;
+        let readable = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).on_file("set mode of", path)
+        };
+        readable(new.path(), 0o755)?;
+        for name in ["dev", "etc", "proc", "sys"] {
+            let folder = new.path().join(name);
+            fs::create_dir(&folder).on_file("make folder", &folder)?;
+            readable(&folder, 0o755)?;
+        }
+        for name in ["hostname", "hosts", "resolv.conf"] {
+            let file = new.path().join("etc").join(name);
+            File::create(&file).on_file("make", &file)?;
+            readable(&file, 0o644)?;
+        }
+        let (from, to) = (new.path(), self.mount_points());
+        let (here, keep) = (croft_sys::fs::CWD, croft_sys::fs::RenameFlags::NOREPLACE);
+        match croft_sys::fs::renameat_with(here, from, here, &to, keep) {
+            // Another croftd was quicker.
+            Err(croft_sys::Errno::EXIST) => Ok(()),
+            renamed => renamed.on_file("rename", from),
+        }
+    }
+
+    /// The layer with what containers have something mounted on.
+    pub(crate) fn mount_points(&self) -> PathBuf {
+        self.root.join(MOUNT_POINTS)
     }
 
     /// The store's folder.

@@ -125,7 +125,8 @@ fn in_order(croft: &Croft) -> Result<()> {
 fn used(croft: &Croft) -> Result<()> {
     croft.ok(CREATE_IT)?;
     croft.ok(START_IT)?;
-    croft.ok(&["rm", "--force", "c"]).map(drop)
+    croft.ok(&["rm", "--force", "c"])?;
+    in_order(croft)
 }
 
 /// A runtime that notes the bundle's plan, and fails at the step that the file `fault` names.
