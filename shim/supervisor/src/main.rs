@@ -47,7 +47,7 @@ struct Serve {
     /// The most croft-oci processes at a time
     #[arg(long, value_name = "N", default_value_t = 8)]
     parallel: usize,
-    /// Seconds that a croft-oci process may take
+    /// Seconds that a croft-oci process, or a start without one, may take
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
 }
