@@ -2,6 +2,7 @@
 
 mod files;
 mod image;
+mod lazy;
 mod network;
 mod options;
 mod remote;
@@ -18,6 +19,7 @@ pub use image::{
     ImageCommand, ImagesArgs, LoadArgs, LoginArgs, LogoutArgs, PullArgs, RmiArgs, SaveArgs, TagArgs,
     TransferArgs,
 };
+pub use lazy::Lazy;
 pub use network::{ConnectArgs, NetworkArgs, NetworkCommand, NetworkCreateArgs};
 pub use options::{HealthArgs, LimitArgs, OptionArgs, PullWhen};
 pub use remote::RemoteCommand;
@@ -62,13 +64,13 @@ pub enum Format {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a container and run it
-    Run(RunArgs),
+    Run(Lazy<RunArgs>),
     /// Make a container
-    Create(CreateArgs),
+    Create(Lazy<CreateArgs>),
     /// Run a further process in a container
-    Exec(ExecArgs),
+    Exec(Lazy<ExecArgs>),
     /// Stay with a container: its output here, this terminal's input there
-    Attach(AttachArgs),
+    Attach(Lazy<AttachArgs>),
     /// Be at a container's terminal, with what it has shown so far; before it starts, too. Control-p control-q leaves
     Console {
         /// The container's name or id
@@ -76,31 +78,31 @@ pub enum Command {
         container: String,
     },
     /// Start containers
-    Start(NamesArgs),
+    Start(Lazy<NamesArgs>),
     /// End containers, by force after a while
-    Stop(StopArgs),
+    Stop(Lazy<StopArgs>),
     /// End containers and start them
-    Restart(StopArgs),
+    Restart(Lazy<StopArgs>),
     /// Send a signal to containers
-    Kill(KillArgs),
+    Kill(Lazy<KillArgs>),
     /// Remove containers
-    Rm(RmArgs),
+    Rm(Lazy<RmArgs>),
     /// Freeze containers
-    Pause(NamesArgs),
+    Pause(Lazy<NamesArgs>),
     /// Let frozen containers go on
-    Unpause(NamesArgs),
+    Unpause(Lazy<NamesArgs>),
     /// Change containers' limits and restart policies
-    Update(UpdateArgs),
+    Update(Lazy<UpdateArgs>),
     /// Give a container another name
-    Rename(RenameArgs),
+    Rename(Lazy<RenameArgs>),
     /// Wait for the end of containers and print their statuses
-    Wait(NamesArgs),
+    Wait(Lazy<NamesArgs>),
     /// List containers
-    Ps(PsArgs),
+    Ps(Lazy<PsArgs>),
     /// Print all that is known of containers, as JSON
-    Inspect(NamesArgs),
+    Inspect(Lazy<NamesArgs>),
     /// Print a container's output
-    Logs(LogsArgs),
+    Logs(Lazy<LogsArgs>),
     /// Copy files between a container and this host
     Cp(CpArgs),
     /// Print what of a container is not as in its image: added (A), changed (C), deleted (D)
@@ -109,34 +111,34 @@ pub enum Command {
         container: String,
     },
     /// Make an image of a container
-    Commit(CommitArgs),
+    Commit(Lazy<CommitArgs>),
     /// Write all files of a container as a tar archive
-    Export(ExportArgs),
+    Export(Lazy<ExportArgs>),
     /// Print what containers use
-    Stats(StatsArgs),
+    Stats(Lazy<StatsArgs>),
     /// Watch all containers on a screen, or list the processes of one
-    Top(TopArgs),
+    Top(Lazy<TopArgs>),
     /// Print what happens
-    Events(EventsArgs),
+    Events(Lazy<EventsArgs>),
     /// Images
     #[command(subcommand)]
-    Image(ImageCommand),
+    Image(Lazy<ImageCommand>),
     /// Networks
     #[command(subcommand)]
-    Network(NetworkCommand),
+    Network(Lazy<NetworkCommand>),
     /// Volumes
     #[command(subcommand)]
-    Volume(VolumeCommand),
+    Volume(Lazy<VolumeCommand>),
     /// The keys of this host and of those it trusts
     #[command(subcommand)]
-    Remote(RemoteCommand),
+    Remote(Lazy<RemoteCommand>),
     /// Have croftd log in at a registry
-    Login(LoginArgs),
+    Login(Lazy<LoginArgs>),
     /// Have croftd forget a login at a registry
-    Logout(LogoutArgs),
+    Logout(Lazy<LogoutArgs>),
     /// croftd and its host
     #[command(subcommand)]
-    System(SystemCommand),
+    System(Lazy<SystemCommand>),
     /// As image pull
     #[command(hide = true)]
     Pull(PullArgs),
@@ -148,13 +150,13 @@ pub enum Command {
     Images(ImagesArgs),
     /// As image rm
     #[command(hide = true)]
-    Rmi(RmiArgs),
+    Rmi(Lazy<RmiArgs>),
     /// As image tag
     #[command(hide = true)]
-    Tag(TagArgs),
+    Tag(Lazy<TagArgs>),
     /// As image export
     #[command(hide = true)]
-    Save(SaveArgs),
+    Save(Lazy<SaveArgs>),
     /// As image load
     #[command(hide = true)]
     Load(LoadArgs),

@@ -1,5 +1,6 @@
 //! `image`, and its commands in the places where Docker's users look for them; `login` and `logout`.
 
+use super::Lazy;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -29,7 +30,7 @@ pub enum ImageCommand {
         image: String,
     },
     /// Give an image another name too
-    Tag(TagArgs),
+    Tag(Lazy<TagArgs>),
     /// Take an image from a file or folder: an OCI layout, a docker-save archive, a root filesystem's tarball
     Import {
         /// The file or folder, on croftd's host
@@ -39,7 +40,7 @@ pub enum ImageCommand {
     },
     /// Write images as an archive that is an OCI layout and what docker load reads
     #[command(visible_alias = "save")]
-    Export(SaveArgs),
+    Export(Lazy<SaveArgs>),
     /// Take images with their names from an archive
     Load(LoadArgs),
     /// Make an image of Debian's packages with mmdebstrap, on croftd's host
@@ -60,7 +61,7 @@ pub enum ImageCommand {
     },
     /// Remove images
     #[command(visible_alias = "remove")]
-    Rm(RmiArgs),
+    Rm(Lazy<RmiArgs>),
     /// Remove what no image and no container needs
     Prune {
         /// Images with names too that no container is made from

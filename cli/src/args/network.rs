@@ -1,5 +1,6 @@
 //! `network`, and how containers join networks.
 
+use super::Lazy;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -11,7 +12,7 @@ use crate::network::{join, rate};
 #[derive(Debug, Subcommand)]
 pub enum NetworkCommand {
     /// Make a network
-    Create(NetworkCreateArgs),
+    Create(Lazy<NetworkCreateArgs>),
     /// List networks
     Ls {
         /// Names only
@@ -19,13 +20,13 @@ pub enum NetworkCommand {
         quiet: bool,
     },
     /// Print all that is known of networks, as JSON
-    Inspect(NetworkNamesArgs),
+    Inspect(Lazy<NetworkNamesArgs>),
     /// Remove networks that no container is in
-    Rm(NetworkNamesArgs),
+    Rm(Lazy<NetworkNamesArgs>),
     /// Remove all networks that no container is in
     Prune,
     /// Let a container join a network, whether it runs or not
-    Connect(ConnectArgs),
+    Connect(Lazy<ConnectArgs>),
     /// Limit what goes between a container and a network; what is not given is not limited
     Limit {
         #[command(flatten)]
