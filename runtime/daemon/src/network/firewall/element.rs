@@ -33,7 +33,7 @@ pub enum Set {
     Ports4At,
     Ports6At,
     Macs,
-    Addresses4,
+    Senders4,
     Addresses6,
     Targets6,
 }
@@ -55,7 +55,7 @@ impl Set {
         Set::Ports4At,
         Set::Ports6At,
         Set::Macs,
-        Set::Addresses4,
+        Set::Senders4,
         Set::Addresses6,
         Set::Targets6,
     ];
@@ -77,7 +77,7 @@ impl Set {
             Set::Ports4At => "ports4_at",
             Set::Ports6At => "ports6_at",
             Set::Macs => "macs",
-            Set::Addresses4 => "addresses4",
+            Set::Senders4 => "senders4",
             Set::Addresses6 => "addresses6",
             Set::Targets6 => "targets6",
         }
@@ -86,7 +86,7 @@ impl Set {
     /// The family of its table, for nft(8).
     pub fn family(self) -> &'static str {
         match self {
-            Set::Macs | Set::Addresses4 | Set::Addresses6 | Set::Targets6 => "bridge",
+            Set::Macs | Set::Senders4 | Set::Addresses6 | Set::Targets6 => "bridge",
             _ => "inet",
         }
     }
@@ -114,7 +114,8 @@ impl Set {
             Set::Ports4At => (&[Ipv4, Proto, Port], &[Ipv4, Port]),
             Set::Ports6At => (&[Ipv6, Proto, Port], &[Ipv6, Port]),
             Set::Macs => (&[Name, Kind::Mac], &[]),
-            Set::Addresses4 | Set::From4 => (&[Name, Ipv4], &[]),
+            Set::Senders4 => (&[Name, Kind::Mac, Ipv4], &[]),
+            Set::From4 => (&[Name, Ipv4], &[]),
             Set::Addresses6 | Set::From6 => (&[Name, Ipv6], &[]),
             Set::Targets6 => (&[Name, Number], &[]),
         }
@@ -314,11 +315,12 @@ pub fn of_attached(attached: &Attached) -> Content {
     let endpoints = attached.lease.endpoints.iter().zip(&attached.ports).zip(&attached.networks);
     for ((endpoint, port), of) in endpoints {
         let name = || Field::Name(port.clone());
-        let (set4, set6) = match of.mode {
-            Mode::Bridge => (Set::Addresses4, Set::Addresses6),
-            Mode::Routed => (Set::From4, Set::From6),
+        let (mac, ipv4) = (|| Field::Mac(endpoint.mac), || Field::Ip(endpoint.ipv4.into()));
+        let (set4, key4, set6) = match of.mode {
+            Mode::Bridge => (Set::Senders4, vec![name(), mac(), ipv4()], Set::Addresses6),
+            Mode::Routed => (Set::From4, vec![name(), ipv4()], Set::From6),
         };
-        put(&mut content, set4, vec![name(), Field::Ip(endpoint.ipv4.into())], vec![]);
+        put(&mut content, set4, key4, vec![]);
         let own = |ip: IpAddr| vec![Field::Ip(ip), Field::Ip(ip)];
         put(&mut content, Set::Own4, own(endpoint.ipv4.into()), vec![]);
         if let Some(ip) = endpoint.ipv6 {
@@ -331,7 +333,7 @@ pub fn of_attached(attached: &Attached) -> Content {
             }
         }
         match of.mode {
-            Mode::Bridge => put(&mut content, Set::Macs, vec![name(), Field::Mac(endpoint.mac)], vec![]),
+            Mode::Bridge => put(&mut content, Set::Macs, vec![name(), mac()], vec![]),
             Mode::Routed => {
                 put(&mut content, Set::Bridges, vec![name()], vec![]);
                 if of.internal {

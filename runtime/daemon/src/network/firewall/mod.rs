@@ -288,6 +288,8 @@ mod tests {
             assert!(!text.contains(word), "{word}: {text}");
         }
         assert!(text.contains("iifname \"t1-v*\" jump port"));
+        // Or it would let what has a VLAN's tag pass, before the rule that drops that.
+        assert!(text.contains("\tether type ip iifname . ether saddr . ip saddr @senders4 accept"));
         assert_eq!([firewall.rules("inet", Others::Drop), firewall.rules("bridge", Others::Pass)], [29, 12]);
     }
 }
