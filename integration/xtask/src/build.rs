@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use croft_harness::build::{self, Build};
 
-/// Build all programs as they are installed: optimised; croft-oci, croft-shim and croft-init as static files. Prints their paths.
+/// Build all programs as they are installed: optimised; all but croftd as static files. Prints their paths.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {}
 
