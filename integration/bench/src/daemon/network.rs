@@ -123,7 +123,8 @@ fn transfer(stage: &Stage, from: &str, to: &str, address: &str) -> Result<f64> {
     rate.as_f64().with_context(|| format!("iperf3 says no rate: {said}"))
 }
 
-/// Between two containers of a network, and between two namespaces with a veth pair.
+/// Between two containers of a network, between two namespaces with a veth pair, and between two on a bridge without a rule: what
+/// no network with a bridge can pass.
 fn throughput(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> {
     let stage = croft.stage();
     // As on a host where nobody has loaded br_netfilter: with it every packet of a bridge passes the rules of the host too, which is a
@@ -135,7 +136,15 @@ fn throughput(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> 
                 ip link add eth0 netns bench-a type veth peer name eth0 netns bench-b && \
                 ip -n bench-a address add 10.250.0.1/24 dev eth0 && ip -n bench-b address add 10.250.0.2/24 dev eth0 && \
                 ip -n bench-a link set eth0 up && ip -n bench-b link set eth0 up";
-    stage.run("sh", &["-c", bare])?.success()?;
+    let bridged = "ip netns add bench-s && ip -n bench-s link add br0 type bridge && ip -n bench-s link set br0 up && \
+                   for end in c:3 d:4; do n=bench-${end%:*}; ip netns add $n && \
+                   ip link add eth0 netns $n type veth peer name $n netns bench-s && \
+                   ip -n bench-s link set $n master br0 up && ip -n $n link set eth0 up && \
+                   ip -n $n address add 10.250.1.${end#*:}/24 dev eth0 || exit; done";
+    stage.run("sh", &["-ec", bare])?.success()?;
+    stage.run("sh", &["-ec", bridged])?.success()?;
+    stage.run("sh", &["-ec", plain])?.success()?;
+    stage.run("ip", &["netns", "exec", "bench-s", "sh", "-ec", plain])?.success()?;
     let mut namespaces = Vec::new();
     for name in ["from", "to"] {
         let run = ["run", "--detach", "--network", "croft", "--name", name, "box", "sleep", "1000"];
@@ -151,6 +160,7 @@ fn throughput(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> 
     let ways = [
         ("two containers of a network", &*namespaces[0].0, &*namespaces[1].0, &*namespaces[1].1),
         ("a veth pair", "/run/netns/bench-a", "/run/netns/bench-b", "10.250.0.2"),
+        ("a bridge without a rule", "/run/netns/bench-c", "/run/netns/bench-d", "10.250.1.4"),
     ];
     let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
@@ -170,7 +180,7 @@ fn throughput(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> 
         Bound::AtLeast(0.97),
         Some(ratio),
     );
-    stage.run("sh", &["-c", "ip netns del bench-a && ip netns del bench-b"])?.success()?;
+    stage.run("sh", &["-ec", "for n in a b c d s; do ip netns del bench-$n; done"])?.success()?;
     croft.verb(&["rm", "--force", "from", "to"])?.success()?;
     Ok(())
 }
