@@ -337,14 +337,20 @@ impl Roots {
         removed.map_err(problem(&format!("remove the root of {container}")))
     }
 
-    /// Removes the roots that are none of these containers' and that nothing was ever changed in: of containers that a power cut took while
-    /// they were made. What somebody wrote is for `croft system check --fix` to remove: the records may be an old copy.
+    /// Removes the roots that are none of these containers', that nothing was ever changed in and that are not mounted: of containers that a
+    /// power cut took while they were made. What somebody wrote, or uses, is for `croft system check --fix` to remove: the records may be an
+    /// old copy.
     ///
     /// # Errors
     /// When they cannot be listed, or one cannot be removed.
     pub fn delete_untouched_but(&self, known: impl Fn(&str) -> bool) -> Result<(), Problem> {
         let ids = self.store.snapshot_ids().map_err(problem("list the roots"))?;
-        for id in ids.iter().filter(|id| !known(id)) {
+        if ids.iter().all(|id| known(id)) {
+            return Ok(());
+        }
+        let unused = self.all()?.into_iter().filter(|(_, is_mounted)| !is_mounted).map(|(id, _)| id);
+        for id in unused.filter(|id| !known(id)) {
+            let id = id.as_str();
             let title = format!("remove the root of {id}");
             let changes = self.store.changes(id).map_err(problem(&title))?;
             if std::fs::read_dir(&changes).is_ok_and(|mut changes| changes.next().is_none()) {
