@@ -77,11 +77,14 @@ impl Walk {
                 stat => stat.on_file("look at", &inner)?,
             };
             let kind = FileType::from_raw_mode(stat.st_mode);
+            let was_there = find(&self.below, &inner, OFlags::PATH | OFlags::NOFOLLOW)?.is_some();
             if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
-                self.add(Kind::Deleted, &inner);
+                // What was only there to mount on is nothing of the image's.
+                if was_there {
+                    self.add(Kind::Deleted, &inner);
+                }
                 continue;
             }
-            let was_there = find(&self.below, &inner, OFlags::PATH | OFlags::NOFOLLOW)?.is_some();
             self.add(if was_there { Kind::Changed } else { Kind::Added }, &inner);
             if kind.is_dir() {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,4 +1,4 @@
-//! A container's writable root: an overlay of an image's layers and one of its own, in `containers/ID`.
+//! A container's writable root: an overlay of the mount points that each has, an image's layers, and one of its own, in `containers/ID`.
 //!
 //! ```text
 //! containers/ID/snapshot.json   which layers

@@ -195,6 +195,15 @@ fn what_is_mounted_on_is_there() -> Result<()> {
     ensure!(fs::read_to_string(own.join("etc/hosts"))? == "mine\n" && own.join("etc/hostname").exists());
     let own = listed(&own)?;
     ensure!(own.contains("700 dev") && own.contains("777 sys /etc"), "{own}");
+    // One of them removed is nothing of the image's that is gone.
+    for (name, expected) in
+        [("bare", vec!["Added /etc"]), ("own", vec!["Changed /etc", "Deleted /etc/hosts"])]
+    {
+        fs::remove_file(at.path().join(format!("root-{name}/etc/hosts")))?;
+        let changes = croft_images::diff::diff(&store, name)?;
+        let changes = changes.iter().map(|change| format!("{:?} {}", change.kind, change.path.display()));
+        ensure!(changes.collect::<Vec<_>>() == expected, "{name}");
+    }
     for name in ["bare", "own"] {
         store.remove_snapshot(name)?;
     }

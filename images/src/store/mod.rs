@@ -102,6 +102,7 @@ impl Store {
         if self.mount_points().exists() {
             return Ok(());
         }
+        let _hold = self.hold()?;
         let new = Scratch::new(&self.tmp(), "mount-points-")?;
         let readable = |path: &Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).on_file("set mode of", path)
