@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 const START: &str = "start.fifo";
 const FAILURE: &str = "failure.fifo";
 
+/// What init has to say is shorter, in bytes.
+const LONGEST_REASON: u64 = 64 << 10;
+
 /// Init's side.
 #[derive(Debug)]
 pub struct Gate {
@@ -154,7 +157,8 @@ impl Opened {
     /// In init's words, when it could not.
     pub fn outcome(self) -> std::result::Result<(), String> {
         let mut text = String::new();
-        let _ = std::fs::File::from(self.failure).read_to_string(&mut text);
+        // Init is not trusted to come to an end.
+        let _ = std::fs::File::from(self.failure).take(LONGEST_REASON).read_to_string(&mut text);
         if text.is_empty() { Ok(()) } else { Err(text) }
     }
 }

@@ -218,7 +218,7 @@ fn a_start_by_the_gate(host: &Host) -> Result<()> {
 fn a_start_that_hangs(host: &Host) -> Result<()> {
     let shim = Shim::start_with(host, std::time::Duration::from_secs(1))?;
     let mut client = shim.client()?;
-    let Reply::Running { pid } = client.call(shim.create("a", "true", Io::PIPES)?, &[])?.0 else {
+    let Reply::Running { pid } = client.call(shim.create("a", "exec sleep 1000", Io::PIPES)?, &[])?.0 else {
         anyhow::bail!("it is not created");
     };
     let pid = rustix::process::Pid::from_raw(pid).unwrap_or(rustix::process::Pid::INIT);
@@ -226,6 +226,14 @@ fn a_start_that_hangs(host: &Host) -> Result<()> {
     let start = client.send(Request::Start { id: shim.name("a") }, &[])?;
     run(&mut shim.client()?, shim.create("b", "true", Io::PIPES)?)?;
     refused(client.reply(start).map(drop), FailureKind::Runtime, "did not begin within 1s")?;
+    // It begins after all, and nobody sees it: whoever starts it is told that it runs.
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
+    let begun = std::time::Instant::now();
+    let line = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+    while !std::fs::read_to_string(&line)?.starts_with("sleep") {
+        ensure!(begun.elapsed() < LIMIT, "it does not go on");
+    }
+    client.done(Request::Start { id: shim.name("a") })?;
     for id in ["a", "b"] {
         client.done(Request::Delete { id: shim.name(id), exec: None, force: true })?;
     }

@@ -217,7 +217,7 @@ fn end_runtime(pid: i32, pidfd: &OwnedFd) {
     let _ = croft_sys::wait_readable_for(pidfd.as_fd(), Some(limit));
 }
 
-fn is_started(states: &croft_engine::state::StateRoot, id: &str) -> bool {
+pub(super) fn is_started(states: &croft_engine::state::StateRoot, id: &str) -> bool {
     let Ok(proc) = Proc::open() else { return false };
     let status = states.peek(id, &proc).map(|container| container.status);
     matches!(status, Ok(lifecycle::Status::Running | lifecycle::Status::Paused))

@@ -230,6 +230,11 @@ impl Supervisor {
         }
         match self.start_here(caller, n) {
             true => Ok(None),
+            // By an earlier start that was given up, or an earlier supervisor, and unseen.
+            false if adopt::is_started(&self.states, &id) => {
+                self.started(n);
+                Ok(Some(Reply::Done))
+            }
             false => self.run_on(caller, Verb::Start, n, &["start", &id]),
         }
     }

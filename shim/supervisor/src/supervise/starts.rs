@@ -32,7 +32,7 @@ impl Supervisor {
         if self.poll.add(gated.as_fd(), token.number(), Interest::Readable).is_err() {
             return false;
         }
-        // An error closes the descriptor, and with that takes it out of the set.
+        // An error closes the descriptor, of which there is no other copy, and with that takes it out of the set.
         let Ok(starting) = gated.begin() else { return false };
         process.busy = Some(Verb::Start);
         let until = Instant::now() + self.options.limit;
