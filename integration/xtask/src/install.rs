@@ -51,7 +51,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     println!("programs:  {}", bin.display());
     println!("man pages: {} ({pages})", there.join("share/man").display());
-    println!("units:     {} (systemctl daemon-reload && systemctl enable --now croftd)", units.display());
+    println!("units:     {}", units.display());
+    // systemd looks there only.
+    if destdir == Path::new("/") && [Path::new("/usr"), Path::new("/usr/local")].contains(&prefix.as_path()) {
+        println!(
+            "to begin:  addgroup --system croft && systemctl daemon-reload && systemctl enable --now croftd"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
