@@ -1,6 +1,7 @@
 //! Files of containers in and out: cp, diff, commit, export; and links that would lead out of the container.
 
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use croft_harness::{Croft, Facility, Host, OnRunc, Subject, Test};
@@ -22,6 +23,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "hostile_links_never_leave_the_container", requires: NEEDS, run: hostile_links },
         Test { name: "diff_tells_what_changed", requires: NEEDS, run: diff },
         Test { name: "commit_makes_an_image", requires: NEEDS, run: commit },
+        Test { name: "a_commit_that_is_cut_off_leaves_nothing_frozen", requires: NEEDS, run: cut_off },
         Test { name: "export_has_the_whole_root", requires: NEEDS, run: export },
         Test { name: "bad_requests_leave_nothing", requires: NEEDS, run: bad_requests },
     ],
@@ -35,6 +37,37 @@ fn sh(croft: &Croft, script: &str) -> Result<String> {
 
 fn sleeper(croft: &Croft, name: &str, more: &[&str]) -> Result<()> {
     croft.ok(&[&["run", "--detach", "--name", name], more, &["box", "sleep", "1000"]].concat()).map(drop)
+}
+
+/// croftd is killed while a container is frozen for its commit; one that somebody has frozen stays so.
+fn cut_off(host: &Host) -> Result<()> {
+    let mut croft = Croft::new(host)?;
+    sleeper(&croft, "big", &[])?;
+    sleeper(&croft, "kept", &[])?;
+    croft.ok(&["pause", "kept"])?;
+    croft.ok(&["exec", "big", "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=256"])?;
+    std::thread::scope(|scope| -> Result<()> {
+        let commit = scope.spawn(|| croft.run(&["commit", "big", "cut:1"]));
+        let end = Instant::now() + Duration::from_secs(20);
+        while croft.inspect("big")?["state"] != "paused" {
+            ensure!(Instant::now() < end && !commit.is_finished(), "it is not frozen");
+        }
+        croft.signal("-KILL")?;
+        let ended = commit.join().expect("it does not panic")?;
+        ensure!(ended.code() != 0, "it was not cut off: {ended}");
+        Ok(())
+    })?;
+    croft.killed()?;
+    croft.start()?;
+    ensure!(croft.inspect("big")?["state"] == "running" && croft.inspect("kept")?["state"] == "paused");
+    croft.ok(&["exec", "big", "rm", "/big"])?;
+    croft.ok(&["pause", "big"])?;
+    // The mark is gone too.
+    croft.terminate()?;
+    croft.start()?;
+    ensure!(croft.inspect("big")?["state"] == "paused");
+    croft.ok(&["rm", "--force", "big", "kept"])?;
+    croft.nothing_is_left()
 }
 
 fn cp_places(host: &Host) -> Result<()> {

@@ -95,6 +95,11 @@ impl Shared {
         self.state.join("containers").join(id)
     }
 
+    /// What is there while it is frozen for a commit: whoever finds it without a commit lets the container go on.
+    pub fn frozen_for_commit(&self, id: &str) -> PathBuf {
+        self.run_folder(id).join("commit")
+    }
+
     /// Keeps an event of a container and lets those know who follow them.
     pub fn happened(&self, action: &str, name: &str, detail: Option<String>) {
         self.happened_to("container", action, name, detail);

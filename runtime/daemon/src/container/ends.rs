@@ -111,6 +111,21 @@ impl Container {
         Ok(true)
     }
 
+    /// Lets a container go on that was frozen for a commit by a croftd that ended in it.
+    async fn end_commit(&mut self, paused: bool) {
+        let mark = self.shared.frozen_for_commit(&self.record().id);
+        if !mark.exists() {
+            return;
+        }
+        if paused && let Err(problem) = self.freeze(State::Paused, "resume", State::Running).await {
+            tracing::error!(container = self.record().name, %problem, "frozen for a commit that was cut off");
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&mark) {
+            tracing::error!(container = self.record().name, %error, "remove {}", mark.display());
+        }
+    }
+
     /// Compares with what the supervisor has. Whether it is gone then.
     pub(super) async fn found(&mut self, there: Option<protocol::State>) -> bool {
         let record = self.record();
@@ -123,6 +138,7 @@ impl Container {
                 if !paused {
                     self.watch_health_again();
                 }
+                self.end_commit(paused).await;
                 self.shared.happened("adopt", &record.name, None);
                 if let Some(pid) = state.pid
                     && let Err(problem) = self.shared.complete(&record, pid).await

@@ -149,15 +149,26 @@ async fn commit(
     let handle = daemon.find(&name)?;
     let title = format!("commit {name}");
     let pauses = asked.pause && handle.view().state == Doing::Running;
-    if pauses {
-        handle.ask(Command::Pause).await?;
-    }
     let (shared, id) = (Arc::clone(daemon.shared()), handle.view().record.id);
+    let mark = shared.frozen_for_commit(&id);
+    if pauses {
+        let marked = tokio::fs::write(&mark, "").await;
+        marked.map_err(|e| Problem::new(Kind::Internal, &title, format!("{}: {e}", mark.display())))?;
+        if let Err(problem) = handle.ask(Command::Pause).await {
+            // Nobody froze it.
+            let _ = tokio::fs::remove_file(&mark).await;
+            return Err(problem.into());
+        }
+    }
     // A task of its own: one who asked and went leaves nothing frozen.
     let committed = tokio::spawn(async move {
         let made = blocking(move || shared.roots.commit(&id, &asked, &title)).await;
-        if pauses && let Err(problem) = handle.ask(Command::Resume).await {
-            tracing::warn!(%problem, "a container that was frozen for a commit is not let go on");
+        if pauses {
+            if let Err(problem) = handle.ask(Command::Resume).await {
+                tracing::warn!(%problem, "a container that was frozen for a commit is not let go on");
+            }
+            // With the container's folder it may be gone already.
+            let _ = tokio::fs::remove_file(&mark).await;
         }
         made
     });
