@@ -1,7 +1,7 @@
 //! Containers from create to delete: what is answered, told, logged, recorded and left.
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use croft_harness::{Facility, Host, Subject, Test};
 use croft_shim::client::Error;
 use croft_shim::protocol::{EventKind, FailureKind, Io, Packet, Reply, Request, Status};
@@ -216,16 +216,17 @@ fn a_start_by_the_gate(host: &Host) -> Result<()> {
 
 /// It is answered, and others were not held up.
 fn a_start_that_hangs(host: &Host) -> Result<()> {
-    let shim = Shim::start_with(host, std::time::Duration::from_secs(1))?;
+    // Long enough for the creates on a busy machine.
+    let shim = Shim::start_with(host, std::time::Duration::from_secs(3))?;
     let mut client = shim.client()?;
     let Reply::Running { pid } = client.call(shim.create("a", "exec sleep 1000", Io::PIPES)?, &[])?.0 else {
         anyhow::bail!("it is not created");
     };
-    let pid = rustix::process::Pid::from_raw(pid).unwrap_or(rustix::process::Pid::INIT);
+    let pid = rustix::process::Pid::from_raw(pid).context("a pid is above 0")?;
     rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
     let start = client.send(Request::Start { id: shim.name("a") }, &[])?;
     run(&mut shim.client()?, shim.create("b", "true", Io::PIPES)?)?;
-    refused(client.reply(start).map(drop), FailureKind::Runtime, "did not begin within 1s")?;
+    refused(client.reply(start).map(drop), FailureKind::Runtime, "did not begin within 3s")?;
     // It begins after all, and nobody sees it: whoever starts it is told that it runs.
     rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
     let begun = std::time::Instant::now();
