@@ -125,11 +125,7 @@ impl Supervisor {
         }
         process.pidfd = Some(pidfd);
         if process.record.status == Status::Created && is_started(&self.states, &key.id) {
-            process.record.status = Status::Running;
-            if let Err(error) = process.save() {
-                complain(&format!("record the start of {key}"), &error);
-            }
-            self.event(&key, EventKind::Started);
+            self.started(n);
         }
         self.foreign_ready(n);
     }
