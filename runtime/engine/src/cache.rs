@@ -125,6 +125,11 @@ fn check_ours(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// The name of the file that is found by `key`, which has to be in it: another key may have the same sum.
+pub(crate) fn file_name(key: &[u8]) -> String {
+    format!("{:016x}", sum(key))
+}
+
 /// FNV-1a over words of eight bytes: against accidents, not against malice, which the folder's mode and the whole key are for. Each
 /// step can be undone, so that two inputs that differ in one word never have the same sum.
 pub(crate) fn sum(bytes: &[u8]) -> u64 {

@@ -32,7 +32,7 @@ pub fn replace(group: BorrowedFd<'_>, code: &[Insn]) -> Result<(), String> {
 /// The program of `code` and its id: the one that the kernel has, or a new one.
 fn program(code: &[Insn], folder: Option<&Folder>) -> Result<(OwnedFd, u32), String> {
     let bytes: Vec<u8> = code.iter().flat_map(|insn| insn.to_bytes()).collect();
-    let name = format!("{:016x}", cache::sum(&bytes));
+    let name = cache::file_name(&bytes);
     if let Some(found) = folder.and_then(|folder| find(&folder.read(&name)?, &bytes)) {
         return Ok(found);
     }

@@ -187,9 +187,7 @@ impl StateRoot {
     pub fn open(&self, id: &str, proc: &Proc) -> Result<Container> {
         check_id(id)?;
         let path = self.path.join(id);
-        let dir = StateDir::lock(path, id)?;
-        let record = dir.load(id)?;
-        look(dir, record, proc)
+        look(StateDir::lock(path, id)?, id, proc)
     }
 
     /// Opens a container, unless another verb is at work on it.
@@ -198,9 +196,7 @@ impl StateRoot {
     /// As [`StateRoot::open`].
     pub fn try_open(&self, id: &str, proc: &Proc) -> Result<Option<Container>> {
         check_id(id)?;
-        let Some(dir) = StateDir::try_lock(self.path.join(id), id)? else { return Ok(None) };
-        let record = dir.load(id)?;
-        look(dir, record, proc).map(Some)
+        StateDir::try_lock(self.path.join(id), id)?.map(|dir| look(dir, id, proc)).transpose()
     }
 
     /// Reads a container without waiting for a verb that is at work on it.
@@ -209,9 +205,7 @@ impl StateRoot {
     /// As [`StateRoot::open`].
     pub fn peek(&self, id: &str, proc: &Proc) -> Result<Container> {
         check_id(id)?;
-        let dir = StateDir { path: self.path.join(id), _lock: None };
-        let record = dir.load(id)?;
-        look(dir, record, proc)
+        look(StateDir { path: self.path.join(id), _lock: None }, id, proc)
     }
 
     /// The ids of all containers, in order.
@@ -401,7 +395,8 @@ fn open_process(record: &Record, proc: &Proc) -> Option<OwnedFd> {
     (stat.start_time == recorded.start_time && !"ZX".contains(stat.state)).then_some(pidfd)
 }
 
-fn look(dir: StateDir, record: Record, proc: &Proc) -> Result<Container> {
+fn look(dir: StateDir, id: &str, proc: &Proc) -> Result<Container> {
+    let record = dir.load(id)?;
     let pidfd = open_process(&record, proc);
     let status = match &pidfd {
         _ if !record.complete => Status::Creating,

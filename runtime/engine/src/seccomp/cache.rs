@@ -8,7 +8,7 @@
 //! ```
 
 use super::{Entry, compile};
-use crate::cache::{self, sum};
+use crate::cache::{self, file_name, sum};
 use croft_sys::seccomp::{MAX_INSTRUCTIONS, SockFilter};
 use oci_spec::runtime::LinuxSeccomp;
 use std::io;
@@ -56,10 +56,6 @@ impl Folder {
     pub(super) fn keep(&self, key: &[u8], entry: &Entry) -> io::Result<()> {
         self.0.write(&file_name(key), &encode(key, entry))
     }
-}
-
-fn file_name(key: &[u8]) -> String {
-    format!("{:016x}", sum(key))
 }
 
 pub(super) fn encode(key: &[u8], entry: &Entry) -> Vec<u8> {
