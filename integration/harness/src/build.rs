@@ -31,49 +31,48 @@ const PT_INTERP: u32 = 3;
 
 /// Where [`croft_oci`] puts the program.
 pub fn croft_oci_path() -> Result<PathBuf> {
-    Ok(folder()?.join(TARGET).join("release/croft-oci"))
+    installed_path("croft-oci")
 }
 
 /// The static, optimised croft-oci: built if the sources are newer, and checked to be static and below [`SIZE_LIMIT`].
 ///
 /// Where cargo is not (the virtual machine) it is taken as it is.
 pub fn croft_oci() -> Result<PathBuf> {
-    let program = croft_oci_path()?;
-    build("croft-oci", "release", &program)?;
-    check(&program)?;
-    Ok(program)
+    installed("croft-oci")
 }
 
 /// Where [`croft_shim`] puts the program.
 pub fn croft_shim_path() -> Result<PathBuf> {
-    Ok(folder()?.join(TARGET).join("release/croft-shim"))
+    installed_path("croft-shim")
 }
 
 /// The static, optimised croft-shim, as [`croft_oci`].
 pub fn croft_shim() -> Result<PathBuf> {
-    let program = croft_shim_path()?;
-    build("croft-shim", "release", &program)?;
-    check(&program)?;
-    Ok(program)
+    installed("croft-shim")
 }
 
 /// Where [`croft_init`] puts the program.
 pub fn croft_init_path() -> Result<PathBuf> {
-    Ok(folder()?.join(TARGET).join("release/croft-init"))
+    installed_path("croft-init")
 }
 
 /// The static, optimised croft-init, as [`croft_oci`].
 pub fn croft_init() -> Result<PathBuf> {
-    let program = croft_init_path()?;
-    build("croft-init", "release", &program)?;
-    check(&program)?;
-    Ok(program)
+    installed("croft-init")
 }
 
 /// The static, optimised croft, as [`croft_oci`]: half of the time of a short command would be the loading of libraries.
 pub fn croft() -> Result<PathBuf> {
-    let program = folder()?.join(TARGET).join("release/croft");
-    build("croft", "release", &program)?;
+    installed("croft")
+}
+
+fn installed_path(package: &str) -> Result<PathBuf> {
+    Ok(folder()?.join(TARGET).join("release").join(package))
+}
+
+fn installed(package: &str) -> Result<PathBuf> {
+    let program = installed_path(package)?;
+    build(package, "release", &program)?;
     check(&program)?;
     Ok(program)
 }

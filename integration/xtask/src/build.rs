@@ -23,5 +23,5 @@ pub fn run(_: &Arguments) -> Result<ExitCode> {
 pub fn programs() -> Result<Vec<PathBuf>> {
     let oci = build::croft_oci()?;
     let [croftd, shim, croft] = build::daemon(Build::Release)?;
-    Ok(vec![oci, shim, build::croft_init()?, croftd, croft])
+    Ok(vec![oci, shim, build::croft_init_path()?, croftd, croft])
 }
