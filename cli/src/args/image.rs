@@ -1,9 +1,10 @@
 //! `image`, and its commands in the places where Docker's users look for them; `login` and `logout`.
 
-use super::Lazy;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+
+use super::Lazy;
 
 /// `image`.
 #[derive(Debug, Subcommand)]

@@ -1,11 +1,11 @@
 //! `network`, and how containers join networks.
 
-use super::Lazy;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::{Args, Subcommand, ValueEnum};
 use croft_api::network::{Join, Mode, Rates};
 
+use super::Lazy;
 use crate::network::{join, rate};
 
 /// `network`.

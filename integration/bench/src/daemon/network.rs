@@ -131,7 +131,6 @@ fn throughput(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> 
     // third more work for any runtime, and of which croft needs nothing.
     let plain =
         "for file in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $file ] || echo 0 > $file; done";
-    stage.run("sh", &["-ec", plain])?.success()?;
     let bare = "mkdir -p /run/netns && ip netns add bench-a && ip netns add bench-b && \
                 ip link add eth0 netns bench-a type veth peer name eth0 netns bench-b && \
                 ip -n bench-a address add 10.250.0.1/24 dev eth0 && ip -n bench-b address add 10.250.0.2/24 dev eth0 && \
