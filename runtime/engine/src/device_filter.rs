@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use croft_plan::devices::Insn;
-use croft_sys::bpf::{self, Identity, Instruction};
+use croft_sys::bpf::{self, Identity, Instruction, Kind};
 
 use crate::cache::{self, Folder};
 
@@ -37,8 +37,8 @@ fn program(code: &[Insn], folder: Option<&Folder>) -> Result<(OwnedFd, u32), Str
         return Ok(found);
     }
     let code: Vec<Instruction> = code.iter().map(|i| Instruction::from_bytes(i.to_bytes())).collect();
-    let program = bpf::load_device_filter("croft_devices", &code).map_err(|e| e.to_string())?;
-    let identity = bpf::identity(program.as_fd()).map_err(|e| e.to_string())?;
+    let program = bpf::load(Kind::DeviceFilter, "croft_devices", &code).map_err(|e| e.to_string())?;
+    let identity = bpf::identity(program.as_fd(), Kind::DeviceFilter).map_err(|e| e.to_string())?;
     let identity = identity.ok_or("the kernel takes the program that was loaded for one of another kind")?;
     if let Some(folder) = folder {
         // Without the file, the next container has a program of its own.
@@ -62,7 +62,7 @@ fn find(file: &[u8], code: &[u8]) -> Option<(OwnedFd, u32)> {
         return None;
     }
     let program = bpf::program(kept.id).ok()?;
-    let found = bpf::identity(program.as_fd()).ok()?;
+    let found = bpf::identity(program.as_fd(), Kind::DeviceFilter).ok()?;
     (found == Some(kept)).then_some((program, kept.id))
 }
 
@@ -105,7 +105,7 @@ mod tests {
     fn a_file_that_is_about_another_program_is_not_believed() {
         let (allow, deny) = (bytes(&always(1)), bytes(&always(0)));
         let (program, _) = program(&always(1), None).unwrap();
-        let identity = bpf::identity(program.as_fd()).unwrap().unwrap();
+        let identity = bpf::identity(program.as_fd(), Kind::DeviceFilter).unwrap().unwrap();
         assert!(find(&encode(identity, &allow), &allow).is_some());
         let tag = identity.tag.map(|byte| !byte);
         for file in [

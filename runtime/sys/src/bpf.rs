@@ -1,4 +1,6 @@
-//! bpf(2), as far as the device filter of a cgroup needs it: load a program, attach, list, replace and detach it.
+//! bpf(2): load programs, and attach, list, replace and detach the device filters of cgroups. Maps are in [`map`].
+
+pub mod map;
 
 use crate::{Error, Result};
 use rustix::io::Errno;
@@ -31,6 +33,33 @@ impl Instruction {
     }
 }
 
+/// What a program is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It decides on the access to devices of a cgroup's processes.
+    DeviceFilter,
+    /// It decides what becomes of packets, as a filter of tc(8).
+    Classifier,
+}
+
+impl Kind {
+    /// BPF_PROG_TYPE_CGROUP_DEVICE, BPF_PROG_TYPE_SCHED_CLS.
+    fn program_type(self) -> u32 {
+        match self {
+            Kind::DeviceFilter => 15,
+            Kind::Classifier => 3,
+        }
+    }
+
+    /// BPF_CGROUP_DEVICE; a classifier has none.
+    fn attach_type(self) -> u32 {
+        match self {
+            Kind::DeviceFilter => BPF_CGROUP_DEVICE,
+            Kind::Classifier => 0,
+        }
+    }
+}
+
 /// A program that the kernel did not take.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel's verifier refused the program: {log}")]
@@ -47,7 +76,6 @@ const BPF_PROG_DETACH: libc::c_int = 9;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
-const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
 const BPF_F_REPLACE: u32 = 1 << 2;
@@ -118,7 +146,16 @@ struct ProgramInfo {
     kind: u32,
     id: u32,
     tag: [u8; 8],
+    code_lengths: [u32; 2],
+    codes: [u64; 2],
+    load_time: u64,
+    user: u32,
+    map_count: u32,
+    maps: u64,
 }
+
+/// The most maps of a program that are asked for.
+const MAX_MAPS: usize = 16;
 
 /// What tells a loaded program from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,14 +173,14 @@ fn bpf<T>(call: &'static str, command: libc::c_int, attr: &mut T) -> Result<libc
     Error::check(call, returned)
 }
 
-/// Loads a device filter under `name` (its first 15 bytes; letters, digits, '_' and '.'), as bpftool(8) will show it. The program
+/// Loads a program under `name` (its first 15 bytes; letters, digits, '_' and '.'), as bpftool(8) will show it. The program
 /// calls no kernel function that is for GPL programs only.
-pub fn load_device_filter(name: &str, program: &[Instruction]) -> std::result::Result<OwnedFd, Refused> {
+pub fn load(kind: Kind, name: &str, program: &[Instruction]) -> std::result::Result<OwnedFd, Refused> {
     let mut log = Vec::new();
-    load_logging(name, program, &mut log).or_else(|first| {
+    load_logging(kind, name, program, &mut log).or_else(|first| {
         // Once more, with the verifier's reasons, which cost too much to ask for every time.
         log.resize(64 << 10, 0);
-        load_logging(name, program, &mut log).map_err(|_| {
+        load_logging(kind, name, program, &mut log).map_err(|_| {
             let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
             let text = String::from_utf8_lossy(&log[..end]);
             let tail: Vec<&str> = text.trim_end().lines().rev().take(4).collect();
@@ -152,10 +189,10 @@ pub fn load_device_filter(name: &str, program: &[Instruction]) -> std::result::R
     })
 }
 
-fn load_logging(name: &str, program: &[Instruction], log: &mut [u8]) -> Result<OwnedFd> {
+fn load_logging(kind: Kind, name: &str, program: &[Instruction], log: &mut [u8]) -> Result<OwnedFd> {
     let license = CString::from(c"Apache-2.0");
     let mut attr = Load {
-        program_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        program_type: kind.program_type(),
         instruction_count: u32::try_from(program.len())
             .map_err(|_| Error::new("bpf PROG_LOAD", Errno::TOOBIG))?,
         instructions: program.as_ptr() as u64,
@@ -167,7 +204,7 @@ fn load_logging(name: &str, program: &[Instruction], log: &mut [u8]) -> Result<O
         program_flags: 0,
         name: [0; 16],
         interface_index: 0,
-        expected_attach_type: BPF_CGROUP_DEVICE,
+        expected_attach_type: kind.attach_type(),
     };
     for (place, byte) in attr.name[..15].iter_mut().zip(name.bytes()) {
         *place = byte;
@@ -247,14 +284,32 @@ pub fn program(id: u32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
 }
 
-/// The identity of a loaded device filter; `None` if the program is of another kind.
-pub fn identity(program: BorrowedFd<'_>) -> Result<Option<Identity>> {
-    let mut info = ProgramInfo::default();
+/// What the kernel has of a loaded program, with the ids of up to `maps.len()` of its maps, and how many it has.
+fn info(program: BorrowedFd<'_>, maps: &mut [u32]) -> Result<ProgramInfo> {
+    let mut info = ProgramInfo {
+        map_count: maps.len() as u32,
+        maps: maps.as_mut_ptr() as u64,
+        ..ProgramInfo::default()
+    };
     let size = size_of::<ProgramInfo>() as u32;
     let mut attr = InfoByFd { fd: program.as_raw_fd() as u32, size, info: &raw mut info as u64 };
     bpf("bpf OBJ_GET_INFO_BY_FD", BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+/// The identity of a loaded program; `None` if it is not of this kind.
+pub fn identity(program: BorrowedFd<'_>, kind: Kind) -> Result<Option<Identity>> {
+    let info = info(program, &mut [])?;
     let identity = Identity { id: info.id, tag: info.tag };
-    Ok((info.kind == BPF_PROG_TYPE_CGROUP_DEVICE).then_some(identity))
+    Ok((info.kind == kind.program_type()).then_some(identity))
+}
+
+/// The ids of the maps of a loaded program, in the order in which it uses them; of at most 16.
+pub fn maps_of(program: BorrowedFd<'_>) -> Result<Vec<u32>> {
+    let mut ids = vec![0; MAX_MAPS];
+    let info = info(program, &mut ids)?;
+    ids.truncate(info.map_count as usize);
+    Ok(ids)
 }
 
 #[cfg(test)]
@@ -301,8 +356,8 @@ mod tests {
     fn filters_are_attached_listed_replaced_and_detached() {
         let Some(group) = Group::new("bpf") else { return skipped("bpf: attach", "no cgroup2 is mounted") };
         let cgroup = group.open();
-        let allow = load_device_filter("croft_allow", &always(1)).unwrap();
-        let deny = load_device_filter("a_name_longer_than_fifteen_bytes", &always(0)).unwrap();
+        let allow = load(Kind::DeviceFilter, "croft_allow", &always(1)).unwrap();
+        let deny = load(Kind::DeviceFilter, "a_name_longer_than_fifteen_bytes", &always(0)).unwrap();
         attach(cgroup.as_fd(), allow.as_fd()).unwrap();
         let first = attached(cgroup.as_fd()).unwrap();
         assert_eq!(first.len(), 1);
@@ -319,12 +374,13 @@ mod tests {
 
     #[test]
     fn a_loaded_program_has_an_identity() {
-        let allow = load_device_filter("croft_allow", &always(1)).unwrap();
-        let deny = load_device_filter("croft_deny", &always(0)).unwrap();
-        let again = load_device_filter("croft_again", &always(1)).unwrap();
-        let [first, second, third] = [&allow, &deny, &again].map(|p| identity(p.as_fd()).unwrap().unwrap());
+        let allow = load(Kind::DeviceFilter, "croft_allow", &always(1)).unwrap();
+        let deny = load(Kind::DeviceFilter, "croft_deny", &always(0)).unwrap();
+        let again = load(Kind::DeviceFilter, "croft_again", &always(1)).unwrap();
+        let [first, second, third] =
+            [&allow, &deny, &again].map(|p| identity(p.as_fd(), Kind::DeviceFilter).unwrap().unwrap());
         assert!(first.tag != second.tag && first.tag == third.tag && first.id != third.id);
-        assert_eq!(identity(program(first.id).unwrap().as_fd()).unwrap(), Some(first));
+        assert_eq!(identity(program(first.id).unwrap().as_fd(), Kind::DeviceFilter).unwrap(), Some(first));
     }
 
     #[test]
@@ -333,7 +389,7 @@ mod tests {
             return skipped("bpf: deny", "no cgroup2 is mounted");
         };
         let cgroup = group.open();
-        let deny = load_device_filter("croft_deny", &always(0)).unwrap();
+        let deny = load(Kind::DeviceFilter, "croft_deny", &always(0)).unwrap();
         attach(cgroup.as_fd(), deny.as_fd()).unwrap();
         let script = format!("echo $$ > {}/cgroup.procs; exec head -c 1 /dev/zero 2>&1", group.0.display());
         let denied = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
@@ -346,7 +402,7 @@ mod tests {
     #[test]
     fn a_refused_program_comes_with_the_verifiers_reason() {
         let uninitialised = [Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 }];
-        let refused = load_device_filter("croft_bad", &uninitialised).unwrap_err();
+        let refused = load(Kind::DeviceFilter, "croft_bad", &uninitialised).unwrap_err();
         assert_eq!(refused.source.errno(), Errno::ACCESS);
         assert!(refused.log.contains("R0"), "{}", refused.log);
     }
