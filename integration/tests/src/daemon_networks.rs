@@ -20,6 +20,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "containers_join_and_leave_networks", requires: WITH_CURL, run: join_and_leave },
         Test { name: "a_routed_network_with_limits", requires: NETWORKS, run: routed_with_limits },
         Test { name: "a_start_is_not_heard_by_all_others", requires: NETWORKS, run: unheard },
+        Test { name: "neighbours_talk_past_their_bridge", requires: NETWORKS, run: past_the_bridge },
         Test { name: "bad_requests_for_networks_leave_nothing", requires: NETWORKS, run: bad_requests },
         Test { name: "a_killed_croftd_finishes_what_it_began", requires: NETWORKS, run: killed },
     ],
@@ -302,6 +303,31 @@ fn unheard(host: &Host) -> Result<()> {
         ensure!(pings(&croft, "first", &address)?, "{address}");
     }
     croft.ok(&["rm", "--force", "first", "second"])?;
+    croft.nothing_is_left()
+}
+
+/// With a bridge that lets nothing through but the question who is where.
+fn past_the_bridge(host: &Host) -> Result<()> {
+    let mut croft = Croft::new(host)?;
+    let unfiltered =
+        "for file in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $file ] || echo 0 > $file; done";
+    croft.stage.run("sh", &["-ec", unfiltered])?.success()?;
+    sleeper(&croft, "a", &["--network", "croft"])?;
+    sleeper(&croft, "b", &["--network", "croft"])?;
+    let b = addresses(&croft, "b")?[0].clone();
+    ensure!(pings(&croft, "a", &b)?);
+    let wall =
+        "table bridge wall { chain c { type filter hook prerouting priority -400; ether type ip drop; }; }";
+    croft.stage.run("nft", &[wall])?.success()?;
+    ensure!(pings(&croft, "a", &b)?);
+    croft.kill()?;
+    // The next one lets whoever comes meet those who are there.
+    croft.start()?;
+    sleeper(&croft, "c", &["--network", "croft"])?;
+    ensure!(pings(&croft, "c", &b)? && pings(&croft, "a", &addresses(&croft, "c")?[0])?);
+    croft.ok(&["network", "limit", "--limit-ingress", "10mbit", "croft", "b"])?;
+    ensure!(!pings(&croft, "a", &b)?, "what is limited goes by the bridge");
+    croft.ok(&["rm", "--force", "a", "b", "c"])?;
     croft.nothing_is_left()
 }
 

@@ -20,6 +20,10 @@ pub struct Args {
     /// How the names of bridges, cables and firewall tables begin; no two croftd of a host have the same
     #[arg(long, value_name = "PREFIX", default_value = "croft")]
     pub bridge_prefix: String,
+    /// Let what containers of a network send each other go through the bridge, where rules of the host and tcpdump(8) see it, and not past
+    /// it by eBPF; it never does where br_netfilter is on
+    #[arg(long)]
+    pub no_shortcut: bool,
     /// The control group that containers' groups are in
     #[arg(long, value_name = "NAME", default_value = "croft")]
     pub cgroup: String,

@@ -222,6 +222,7 @@ impl Daemon {
                 host_state: args.host_state.clone(),
                 prefix: args.bridge_prefix.clone(),
                 service: vec![std::env::current_exe()?.into(), crate::NETWORK_SERVICE.into()],
+                shortcut: !args.no_shortcut,
             })?,
             ids: Ids::open(&args.host_state.join("ids"), &args.root)?,
             root: args.root.clone(),

@@ -7,7 +7,7 @@ use croft_api::network::{Counters, Rates};
 use croft_api::problem::{Kind, Problem};
 use rustix::io::Errno;
 
-use super::links::{End, Link, Links, Role};
+use super::links::{End, Links, Role};
 use super::record::{Attached, Definition};
 use super::{Networks, firewall, forwarding, of_failure};
 
@@ -99,8 +99,10 @@ impl Networks {
             inside.equip(of, endpoint, role).map_err(failed)?;
             // The bridge learns by a work queue that the cable has another end now, and its device that it has a cable; what comes before
             // is dropped. Asking for them makes the kernel (6.8 and later) do that work first, so that the very first packet arrives.
-            for name in [port, &of.bridge] {
-                host.find(name).map_err(failed)?;
+            let there = host.find(port).map_err(failed)?;
+            host.find(&of.bridge).map_err(failed)?;
+            if let Some(there) = there {
+                self.shorten(&mut host, (of, endpoint), &there, &self.setting_up());
             }
         }
         Ok(())
@@ -136,7 +138,9 @@ impl Networks {
             Links::open().and_then(|mut links| links.lift(port)).map_err(|f| of_failure(&title, f))?;
         }
         {
-            let _setting_up = self.setting_up();
+            let setting_up = self.setting_up();
+            let mut host = Links::open().map_err(|f| of_failure(&title, f))?;
+            self.forget(&mut host, &attached, &[], &setting_up)?;
             self.firewall.remove(&firewall::of_attached(&attached)).map_err(|f| of_failure(&title, f))?;
             // Without the record nobody would ask the service again, and it would listen on the container's ports for ever.
             freed?;
@@ -177,12 +181,13 @@ impl Networks {
         let mut links = Links::open().map_err(failed)?;
         let mut counters = Vec::new();
         for (port, endpoint) in attached.ports.iter().zip(attached.lease.endpoints) {
-            let Some(Link { traffic, .. }) = links.find(port).map_err(failed)? else { continue };
+            let Some(link) = links.find(port).map_err(failed)? else { continue };
+            let (past, traffic) = (self.sent_past(&link, &endpoint)?, link.traffic);
             counters.push(Counters {
                 network: endpoint.network,
                 interface: endpoint.interface,
-                received_bytes: traffic.received_bytes,
-                received_packets: traffic.received_packets,
+                received_bytes: traffic.received_bytes + past.bytes,
+                received_packets: traffic.received_packets + past.packets,
                 sent_bytes: traffic.sent_bytes,
                 sent_packets: traffic.sent_packets,
             });

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use croft_api::network::{Mode, Rates};
@@ -119,6 +120,7 @@ impl Networks {
                 ));
             }
         }
+        found.extend(self.strays()?.into_iter().map(|mac| left("shortcut", mac, "no container has it")));
         found.extend(
             self.ranges()?.into_iter().map(|net| left("range", net.to_string(), "no network has it")),
         );
@@ -194,18 +196,25 @@ impl Networks {
         let all = links.all().map_err(failed)?;
         let used: HashSet<&str> =
             attached.iter().flat_map(|(_, a)| &a.networks).map(|of| of.bridge.as_str()).collect();
+        let filters_bridges = forwarding::filters_bridges();
+        let is_changed = self.filtered_bridges.swap(u8::from(filters_bridges), Ordering::Relaxed)
+            != u8::from(filters_bridges);
         for of in networks.iter().filter(|of| used.contains(of.bridge.as_str())) {
             let bridge = self.set_up(title, of)?;
             for (_, attached) in &attached {
                 let ports = attached.ports.iter().zip(&attached.lease.endpoints);
                 for (port, endpoint) in ports.filter(|(_, endpoint)| endpoint.network == of.name) {
                     let Some(link) = all.iter().find(|link| link.name == *port) else { continue };
+                    let is_plugged = link.bridge == Some(bridge);
                     match of.mode {
-                        Mode::Bridge if link.bridge != Some(bridge) => links.plug(link, bridge),
+                        Mode::Bridge if !is_plugged => links.plug(link, bridge),
                         Mode::Bridge => Ok(()),
                         Mode::Routed => links.route_to(of, endpoint, port),
                     }
                     .map_err(failed)?;
+                    if of.mode == Mode::Bridge && (is_changed || !is_plugged) {
+                        links.lead_back(link, filters_bridges).map_err(failed)?;
+                    }
                 }
             }
         }
@@ -214,6 +223,7 @@ impl Networks {
         }
         {
             let setting_up = self.setting_up();
+            self.mend_shortcut(&mut links, &setting_up)?;
             let wanted = self.wanted(&setting_up)?;
             match self.firewall.content(forwarding::others(&self.state)).map_err(failed)? {
                 None if wanted.is_empty() => {}

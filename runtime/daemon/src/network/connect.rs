@@ -93,8 +93,20 @@ impl Networks {
         let attached = Attached { lease, ..attached };
         self.attached.save(container, &attached)?;
         let mut ends = attached.ports.iter().zip(&attached.lease.endpoints);
-        let Some((port, _)) = ends.find(|(_, endpoint)| of(endpoint)) else { return Ok(()) };
-        Links::open().and_then(|mut links| links.limit(port, limits)).map_err(|f| of_failure(&title, f))
+        let Some((port, endpoint)) = ends.find(|(_, endpoint)| of(endpoint)) else { return Ok(()) };
+        let failed = |f| of_failure(&title, f);
+        let mut host = Links::open().map_err(failed)?;
+        let setting_up = self.setting_up();
+        let there = host.find(port).map_err(failed)?;
+        if let Some(there) = &there {
+            self.lengthen(there, endpoint, &setting_up)?;
+        }
+        host.limit(port, limits).map_err(failed)?;
+        let mut networks = attached.networks.iter();
+        if let Some((of, there)) = networks.find(|of| of.name == network).zip(there) {
+            self.shorten(&mut host, (of, endpoint), &there, &setting_up);
+        }
+        Ok(())
     }
 
     /// Gives a container's addresses back that are not in `lease`.
@@ -155,7 +167,8 @@ impl Networks {
         }
         self.attached.save(container, &after)?;
         {
-            let _setting_up = self.setting_up();
+            let setting_up = self.setting_up();
+            self.forget(&mut host, &before, &after.ports, &setting_up)?;
             let over = minus(&firewall::of_attached(&before), &firewall::of_attached(&after));
             self.firewall.remove(&over).map_err(failed)?;
         }

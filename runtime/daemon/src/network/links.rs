@@ -1,5 +1,6 @@
 //! Bridges, cables, addresses and routes, by rtnetlink(7).
 
+mod classifier;
 pub mod limits;
 mod routes;
 
@@ -200,10 +201,7 @@ impl Links {
             message.attributes.push(LinkAttribute::AfSpecUnspec(vec![silent]));
         }
         if of.mode == Mode::Bridge && forwarding::filters_bridges() {
-            // Then what a container sends to a port of its own, by way of the host, is led back on the bridge itself.
-            let port = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
-            let kind = LinkInfo::PortKind(InfoPortKind::Bridge);
-            message.attributes.push(LinkAttribute::LinkInfo(vec![kind, LinkInfo::PortData(port)]));
+            message.attributes.push(hairpin(true));
         }
         let set_up = request(format!("set {outside} up"), RouteNetlinkMessage::NewLink(message), 0);
         self.0.send(vec![make, set_up]).map(drop)
@@ -263,6 +261,22 @@ impl Links {
         self.one(format!("plug {} in", cable.name), RouteNetlinkMessage::SetLink(message), 0).map(drop)
     }
 
+    /// Whether the bridge leads back to a port what came from it. It must where rules see what stays on a bridge: there, what a container
+    /// sends to a port of its own by way of the host is led back on the bridge itself.
+    ///
+    /// # Errors
+    /// When the kernel does not want to.
+    pub fn lead_back(&mut self, port: &Link, leads_back: bool) -> Result<(), Failure> {
+        let mut message = LinkMessage::default();
+        message.header.index = port.index;
+        message.attributes.push(hairpin(leads_back));
+        match self.one(format!("set up {} as a port", port.name), RouteNetlinkMessage::NewLink(message), 0) {
+            // It has gone with its container.
+            Err(failure) if failure.errno() == Some(rustix::io::Errno::NODEV) => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
     /// Removes a device. One that is not there is fine.
     ///
     /// # Errors
@@ -295,6 +309,11 @@ pub enum Role {
     WayOut,
     /// It leads to itself only.
     Further,
+}
+
+fn hairpin(is_on: bool) -> LinkAttribute {
+    let port = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(is_on)]);
+    LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(port)])
 }
 
 fn up(index: u32, name: &str) -> Request<RouteNetlinkMessage> {

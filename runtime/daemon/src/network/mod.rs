@@ -8,6 +8,7 @@
 //! | `attach`, `connect` | a container's way in and out, in this order: record, firewall, ports and names, cable |
 //! | `links`, `netlink` | the kernel's devices, addresses and routes |
 //! | `firewall` | croft's own tables of nftables |
+//! | `shortcut` | the way between containers of a bridge that goes past the bridge |
 //! | `service` | the process that answers for names and holds published ports while croftd is away |
 //! | `check` | what is missing or left over, and mending it |
 //!
@@ -31,13 +32,14 @@ mod mac;
 mod netlink;
 mod record;
 pub mod service;
+mod shortcut;
 mod subnets;
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use croft_api::network::Publish;
@@ -48,6 +50,7 @@ use firewall::Firewall;
 use known::Known;
 use record::{Folder, Life};
 use service::client::Client;
+use shortcut::Shortcut;
 use subnets::Subnets;
 
 pub use check::Left;
@@ -72,6 +75,8 @@ pub struct Settings {
     pub prefix: String,
     /// The command that runs [`service::run`]; the state folder is its last argument.
     pub service: Vec<OsString>,
+    /// Whether packets between containers of a bridge go past the bridge, where they can.
+    pub shortcut: bool,
 }
 
 /// What a container wants of networks.
@@ -96,10 +101,13 @@ pub struct Networks {
     attached: Folder,
     firewall: Firewall,
     service: Client,
+    shortcut: Shortcut,
     known: Mutex<Known>,
     /// Held by who changes the host's side: what must be there is read, and put there, in one go. It is taken before `known`.
     setting_up: Mutex<()>,
     next_port: AtomicU32,
+    /// Whether the host's rules saw what stays on bridges when that was looked at: 0 or 1, and something else before.
+    filtered_bridges: AtomicU8,
     /// No other croftd has the same folders.
     _lock: File,
 }
@@ -113,7 +121,7 @@ impl Networks {
     /// # Errors
     /// When a file cannot be read, or another croftd has the folders.
     pub fn open(settings: Settings) -> Result<Self, Problem> {
-        let Settings { root, state, host_state, prefix, service } = settings;
+        let Settings { root, state, host_state, prefix, service, shortcut } = settings;
         let title = "open the networks";
         let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if prefix.is_empty()
@@ -152,9 +160,11 @@ impl Networks {
             attached: Folder::open(state.join(service::ATTACHED), Life::Boot)?,
             firewall: Firewall::new(format!("croft_{prefix}"), &format!("{prefix}-v")),
             service: Client::new(service, &state),
+            shortcut: Shortcut::new(shortcut),
             known: Mutex::default(),
             setting_up: Mutex::default(),
             next_port: AtomicU32::new(u32::from_ne_bytes(random)),
+            filtered_bridges: AtomicU8::new(u8::MAX),
             _lock: lock,
             prefix,
             state,

@@ -10,6 +10,7 @@ mod guest;
 mod limits;
 mod routed;
 mod scene;
+mod shortcut;
 mod tests;
 
 use std::ffi::OsString;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         .chain(connect::ALL)
         .chain(routed::ALL)
         .chain(limits::ALL)
+        .chain(shortcut::ALL)
         .chain(faults::ALL)
         .chain(figures::ALL)
         .copied()

@@ -16,6 +16,9 @@ use crate::guest::{Guest, PATIENCE};
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
+/// Whether the host's rules see what stays on a bridge, where br_netfilter is there.
+pub const FILTER_BRIDGES: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
 pub struct Scene {
     pub folder: TempDir,
     pub networks: Networks,
@@ -37,11 +40,16 @@ pub fn settings(folder: &Path) -> Settings {
         host_state: folder.join("host"),
         prefix: "t".to_owned(),
         service: vec![std::env::current_exe().unwrap().into(), crate::SERVICE.into()],
+        shortcut: true,
     }
 }
 
 impl Scene {
     pub fn new() -> Scene {
+        // As on a host where nobody has loaded br_netfilter.
+        if Path::new(FILTER_BRIDGES).exists() {
+            sh("for file in /proc/sys/net/bridge/bridge-nf-call-*; do echo 0 > $file; done");
+        }
         let world = Guest::host();
         sh("ip link set lo up");
         sh(&format!("ip link add uplink type veth peer name eth0 netns {}", world.pid()));

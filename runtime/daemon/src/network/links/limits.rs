@@ -38,8 +38,11 @@ const TCA_TBF_BURST: u16 = 6;
 const TC_LINKLAYER_ETHERNET: u8 = 1;
 
 /// Every protocol (linux/if_ether.h), and the filter's place among others, as a filter's header has them.
-const ALL_PROTOCOLS: u16 = 3;
-const PRIORITY: u32 = 1;
+pub(super) const ALL_PROTOCOLS: u16 = 3;
+pub(super) const PRIORITY: u32 = 1;
+
+/// What filters what comes in at a device.
+pub(super) const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 
 const TBF: &str = "tbf";
 
@@ -77,7 +80,7 @@ impl Links {
         let through = self.find(&device)?.ok_or_else(gone)?.index;
         self.0.send(vec![up(through, &device)])?;
         self.bucket(&device, through, rate)?;
-        let ingress = tc(index, TcHandle { major: 0xffff, minor: 0 }, TcHandle::INGRESS, "ingress", vec![]);
+        let ingress = tc(index, INGRESS, TcHandle::INGRESS, "ingress", vec![]);
         let what = format!("lead what comes from {port} to {device}");
         let made = self.one(
             what.clone(),
@@ -124,7 +127,7 @@ impl Links {
             .map(drop)
     }
 
-    fn no_queue(&mut self, name: &str, index: u32, parent: TcHandle) -> Result<(), Failure> {
+    pub(super) fn no_queue(&mut self, name: &str, index: u32, parent: TcHandle) -> Result<(), Failure> {
         let message = TcMessage::from_parts(
             TcHeader { index: index.cast_signed(), parent, ..TcHeader::default() },
             vec![],
@@ -141,7 +144,13 @@ impl Links {
     }
 }
 
-fn tc(index: u32, handle: TcHandle, parent: TcHandle, kind: &str, options: Vec<TcOption>) -> TcMessage {
+pub(super) fn tc(
+    index: u32,
+    handle: TcHandle,
+    parent: TcHandle,
+    kind: &str,
+    options: Vec<TcOption>,
+) -> TcMessage {
     let header = TcHeader { index: index.cast_signed(), handle, parent, ..TcHeader::default() };
     let mut attributes = vec![TcAttribute::Kind(kind.to_owned())];
     if !options.is_empty() {
@@ -186,7 +195,7 @@ fn redirect(from: u32, to: u32) -> TcMessage {
     ];
     let options = [TcFilterU32Option::Selector(selector), TcFilterU32Option::Action(vec![action])];
     let options = options.into_iter().map(TcOption::U32).collect();
-    let mut message = tc(from, TcHandle::UNSPEC, TcHandle { major: 0xffff, minor: 0 }, "u32", options);
+    let mut message = tc(from, TcHandle::UNSPEC, INGRESS, "u32", options);
     message.header.info = PRIORITY << 16 | u32::from(ALL_PROTOCOLS.to_be());
     message
 }

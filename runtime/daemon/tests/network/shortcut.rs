@@ -1,0 +1,266 @@
+//! The way between containers that goes past their bridge.
+
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use croft_api::network::Rates;
+use croftd_network::{Networks, Settings};
+
+use crate::flow::rate;
+use crate::guest::Guest;
+use crate::scene::{FILTER_BRIDGES, Scene, settings, sh};
+
+pub const ALL: &[crate::Test] = &[
+    ("packets_between_containers_go_past_the_bridge", past),
+    ("nobody_takes_the_shortcut_in_anothers_name", spoofed),
+    ("limits_and_rules_for_bridges_close_the_shortcut", closed),
+    ("another_croftd_finds_the_shortcut", another),
+    ("what_is_left_of_a_shortcut_is_found_and_taken_away", left_over),
+];
+
+/// Lets none of the packets through the bridge that may go past it; who is where may still be asked.
+fn wall() {
+    sh(
+        "nft 'table bridge wall { chain c { type filter hook prerouting priority -400; ether type ip drop; meta l4proto { tcp, udp } drop; }; }'",
+    );
+}
+
+fn no_wall() {
+    sh("nft delete table bridge wall");
+}
+
+fn past() {
+    let scene = Scene::new();
+    let ((a, of_a), (b, of_b)) = (scene.container("a", &[], &[]), scene.container("b", &[], &[]));
+    let (a4, b4, b6) = (of_a.endpoints[0].ipv4, of_b.endpoints[0].ipv4, of_b.endpoints[0].ipv6.unwrap());
+    b.serve(80, "b");
+    let gateway: IpAddr = scene.networks.list()[0].gateways[0].parse().unwrap();
+    assert!(a.pings(gateway));
+    wall();
+    assert_eq!(a.ask(b4, 80).unwrap(), (a4.into(), "b".to_owned()));
+    assert_eq!(a.ask(b6, 80).unwrap().1, "b");
+    assert!(a.pings(b4) && b.pings(a4));
+    assert!(!a.pings(gateway), "what is for the host goes by the bridge");
+    // Each packet is counted once, whichever way it takes.
+    let count = || scene.networks.counters("b").unwrap()[0].clone();
+    let before = count();
+    a.must(&format!("busybox ping -q -c 50 -i 0.01 -s 1000 {b4}"));
+    let after = count();
+    for (packets, bytes) in [
+        (after.received_packets - before.received_packets, after.received_bytes - before.received_bytes),
+        (after.sent_packets - before.sent_packets, after.sent_bytes - before.sent_bytes),
+    ] {
+        assert!(
+            (50..60).contains(&packets) && (50 * 1042..60 * 1042).contains(&bytes),
+            "{before:?} {after:?}"
+        );
+    }
+    // What is larger than its packets may be, of bytes that come in pieces, arrives whole.
+    assert!(rate(&a, &b, b4, Duration::from_millis(300)) > 100e6);
+    // One that is started again has another cable.
+    no_wall();
+    scene.networks.detach("b").unwrap();
+    assert!(!a.pings(b4));
+    b.end();
+    scene.networks.sweep().unwrap();
+    let b = Guest::container();
+    scene.networks.attach("b", b.namespace()).unwrap();
+    assert!(a.pings(b4));
+    wall();
+    assert!(a.pings(b4) && b.pings(a4));
+    assert!(
+        scene.networks.counters("b").unwrap()[0].received_packets < 50,
+        "they are counted from its start"
+    );
+    scene.is_well();
+    // The bridge is made anew.
+    no_wall();
+    sh("ip link del t-b0");
+    scene.networks.mend().unwrap();
+    scene.is_well();
+    assert!(a.pings(b4));
+    wall();
+    assert!(a.pings(b4) && b.pings(a4));
+}
+
+/// Sends datagrams from an address that need not be its own.
+fn send_as(from: &Guest, address: IpAddr, to: IpAddr) {
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    let nodad = if address.is_ipv4() { "" } else { "nodad" };
+    let has = from.must("ip addr show dev eth0").contains(&format!(" {address}/"));
+    if !has {
+        from.must(&format!("ip addr add {address}/{length} dev eth0 {nodad}"));
+    }
+    from.within(|| {
+        let socket = UdpSocket::bind((address, 0)).unwrap();
+        for _ in 0..5 {
+            socket.send_to(b"?", SocketAddr::new(to, 9)).unwrap();
+        }
+    });
+    if !has {
+        from.must(&format!("ip addr del {address}/{length} dev eth0"));
+    }
+}
+
+/// Datagrams that arrived, though nobody waits for them.
+fn arrived(at: &Guest) -> u32 {
+    let text = at.must("cat /proc/net/snmp /proc/net/snmp6 | busybox awk '/^Udp: [0-9]/ {n += $3} /^Udp6NoPorts/ {n += $2} END {print n}'");
+    text.trim().parse().unwrap()
+}
+
+fn spoofed() {
+    let scene = Scene::new();
+    let ((a, of_a), (b, of_b), (_c, of_c)) =
+        (scene.container("a", &[], &[]), scene.container("b", &[], &[]), scene.container("c", &[], &[]));
+    let [a_end, b_end, c_end] = [&of_a, &of_b, &of_c].map(|lease| &lease.endpoints[0]);
+    let (b4, b6) = (IpAddr::from(b_end.ipv4), IpAddr::from(b_end.ipv6.unwrap()));
+    // Both know each other's hardware addresses.
+    assert!(a.pings(b4) && a.pings(b6));
+    wall();
+    let own = [a_end.ipv4.into(), IpAddr::from(a_end.ipv6.unwrap())];
+    let false_ones = [
+        c_end.ipv4.into(),
+        IpAddr::from(c_end.ipv6.unwrap()),
+        IpAddr::from(Ipv6Addr::from_bits(c_end.ipv6.unwrap().to_bits() + 100)),
+        [203, 0, 113, 1].into(),
+    ];
+    let send = |address: IpAddr| send_as(&a, address, if address.is_ipv4() { b4 } else { b6 });
+    let arrives = |address| {
+        let before = arrived(&b);
+        send(address);
+        // Those of its own that follow arrive, and nothing overtakes.
+        arrived(&b) - before
+    };
+    for address in own {
+        assert_eq!(arrives(address), 5, "{address}");
+    }
+    for address in false_ones {
+        assert_eq!(arrives(address), 0, "{address}");
+    }
+    // With somebody else's hardware address nothing does.
+    a.must(&format!("ip link set eth0 address {}", c_end.mac));
+    a.must(&format!(
+        "ip neigh replace {b4} lladdr {0} dev eth0; ip neigh replace {b6} lladdr {0} dev eth0",
+        b_end.mac
+    ));
+    for address in own {
+        assert_eq!(arrives(address), 0, "{address}");
+    }
+    a.must(&format!("ip link set eth0 address {}", a_end.mac));
+    a.must(&format!(
+        "ip neigh replace {b4} lladdr {0} dev eth0; ip neigh replace {b6} lladdr {0} dev eth0",
+        b_end.mac
+    ));
+    for address in own {
+        assert_eq!(arrives(address), 5, "{address}");
+    }
+    // Nor does it lead to another network: there nobody has this hardware address.
+    no_wall();
+    scene
+        .networks
+        .create(croftd_network::NewNetwork { name: "two".to_owned(), ..Default::default() })
+        .unwrap();
+    let (d, of_d) = scene.container("d", &["two"], &[]);
+    let d_end = &of_d.endpoints[0];
+    a.must(&format!(
+        "ip route add {0} dev eth0; ip neigh replace {0} lladdr {1} dev eth0",
+        d_end.ipv4, d_end.mac
+    ));
+    let before = arrived(&d);
+    send_as(&a, a_end.ipv4.into(), d_end.ipv4.into());
+    assert_eq!(arrived(&d), before);
+    scene.is_well();
+}
+
+fn closed() {
+    let scene = Scene::new();
+    let ((a, _), (_b, of_b)) = (scene.container("a", &[], &[]), scene.container("b", &[], &[]));
+    let b4 = of_b.endpoints[0].ipv4;
+    let limit = |name, ingress, egress| {
+        scene.networks.limit(name, "croft", Rates { ingress, egress }).unwrap();
+    };
+    assert!(a.pings(b4));
+    wall();
+    assert!(a.pings(b4));
+    let count = || scene.networks.counters("b").unwrap()[0].received_packets;
+    let before = count();
+    for name in ["a", "b"] {
+        for (ingress, egress) in [(Some(50_000_000), None), (None, Some(50_000_000))] {
+            limit(name, ingress, egress);
+            assert!(!a.pings(b4), "{name} {ingress:?} {egress:?}");
+            scene.networks.mend().unwrap();
+            assert!(!a.pings(b4), "{name} {ingress:?} {egress:?}");
+            limit(name, None, None);
+            assert!(a.pings(b4), "{name} {ingress:?} {egress:?}");
+        }
+    }
+    assert!(count() >= before + 4, "what was counted stays");
+    // A host's rules see what stays on its bridges, if they are told to.
+    if fs::write(FILTER_BRIDGES, "1").is_ok() {
+        scene.networks.mend().unwrap();
+        assert!(!a.pings(b4));
+        fs::write(FILTER_BRIDGES, "0").unwrap();
+        scene.networks.mend().unwrap();
+        assert!(a.pings(b4));
+    }
+    scene.is_well();
+}
+
+fn another() {
+    let scene = Scene::new();
+    let ((a, of_a), (b, of_b)) = (scene.container("a", &[], &[]), scene.container("b", &[], &[]));
+    let (a4, b4) = (of_a.endpoints[0].ipv4, of_b.endpoints[0].ipv4);
+    assert!(a.pings(b4));
+    wall();
+    let Scene { folder, networks, .. } = scene;
+    drop(networks);
+    assert!(a.pings(b4) && b.pings(a4));
+    // It knows of the tables, so that one that comes meets those that were there.
+    let networks = Networks::open(settings(folder.path())).unwrap();
+    no_wall();
+    let c = Guest::container();
+    let lease = networks.reserve("c", &crate::scene::wish("c", &[], &[])).unwrap();
+    networks.attach("c", c.namespace()).unwrap();
+    let c4 = lease.endpoints[0].ipv4;
+    assert!(a.pings(c4) && c.pings(a4));
+    wall();
+    assert!(a.pings(c4) && c.pings(a4) && c.pings(b4));
+    let programs = sh(
+        "for port in $(ip -o link | grep -o 't-v[0-9a-f]*'); do tc filter show dev $port parent ffff:; done | grep -o ' id [0-9]*' | sort | uniq -c",
+    );
+    assert_eq!(programs.split_whitespace().next(), Some("3"), "all have the same program: {programs}");
+    assert_eq!(networks.check().unwrap(), []);
+    // One that is to use none closes it.
+    drop(networks);
+    let networks = Networks::open(Settings { shortcut: false, ..settings(folder.path()) }).unwrap();
+    assert!(a.pings(c4));
+    networks.mend().unwrap();
+    assert!(!a.pings(c4) && !c.pings(b4));
+    no_wall();
+    assert!(a.pings(c4) && c.pings(b4));
+    // Somebody takes the programs away: the next croftd puts them back.
+    sh("for port in $(ip -o link | grep -o 't-v[0-9a-f]*'); do tc qdisc del dev $port ingress; done");
+    drop(networks);
+    let networks = Networks::open(settings(folder.path())).unwrap();
+    networks.mend().unwrap();
+    wall();
+    assert!(a.pings(c4) && c.pings(b4));
+    assert_eq!(networks.check().unwrap(), []);
+}
+
+fn left_over() {
+    let scene = Scene::new();
+    let ((a, _), (b, of_b)) = (scene.container("a", &[], &[]), scene.container("b", &[], &[]));
+    assert!(a.pings(of_b.endpoints[0].ipv4));
+    // As if croftd had never heard of b.
+    let record = scene.folder.path().join("state/network/attached/b.json");
+    fs::remove_file(&record).unwrap();
+    let found = scene.networks.check().unwrap();
+    let stray = found.iter().find(|left| left.what == "shortcut");
+    assert_eq!(stray.map(|left| left.name.clone()), Some(of_b.endpoints[0].mac.to_string()), "{found:?}");
+    b.end();
+    scene.networks.mend().unwrap();
+    let found = scene.networks.check().unwrap();
+    assert!(found.iter().all(|left| left.what != "shortcut"), "{found:?}");
+}
