@@ -103,6 +103,14 @@ pub enum Error {
         /// By whom, and what to do.
         by: String,
     },
+    /// A registry does not know who asks, or does not let them.
+    #[error("{op}: {why}")]
+    Denied {
+        /// What was tried, on what.
+        op: String,
+        /// What the registry said.
+        why: String,
+    },
     /// A registry refused or could not be reached.
     #[error("{op}: {why}")]
     Registry {

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
-use croft_images::Reference;
 use croft_images::gc::Depth;
 use croft_images::manifest::{Descriptor, Index, media};
 use croft_images::registry::{Credentials, Event, Progress, Pull, Registry, Settings};
 use croft_images::store::Store;
+use croft_images::{Error, Reference};
 
 use crate::flaky::{Fault, Proxy};
 use crate::registry::Registry as Server;
@@ -261,13 +261,13 @@ fn a_login_is_needed_and_found() -> Result<()> {
     )?;
     let store = new_store(at.path(), "store")?;
     let settings = Settings { docker_config: Some(config.clone()), attempts: 2, ..Settings::default() };
-    let refused = pull(settings.clone(), &store, &name, &Arc::default()).err().context("without a login")?;
-    ensure!(
-        refused.to_string().contains("Not authorized") || refused.to_string().contains("uthentic"),
-        "{refused}"
-    );
+    let refused = || pull(settings.clone(), &store, &name, &Arc::default()).err().context("pulled");
+    let denied = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::Denied { .. }));
+    let without = refused()?;
+    ensure!(denied(&without) && without.to_string().contains("uthor"), "{without}");
     Credentials::new(&config).log_in(&host, "user", "wrong")?;
-    ensure!(pull(settings.clone(), &store, &name, &Arc::default()).is_err());
+    let wrong = refused()?;
+    ensure!(denied(&wrong), "{wrong}");
     Credentials::new(&config).log_in(&host, "user", "secret")?;
     pull(settings, &store, &name, &Arc::default())?;
     // skopeo reads the same file.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::OciErrorCode;
+use oci_client::errors::{OciDistributionError, OciErrorCode};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -121,7 +121,7 @@ impl Registry {
 
     /// Asks the registry at `host` whether it knows this user. One that asks nobody knows everybody.
     pub async fn log_in(&self, host: &str, user: &str, password: &str) -> Result<()> {
-        use oci_client::errors::OciDistributionError as E;
+        use OciDistributionError as E;
         use oci_client::secrets::RegistryAuth;
         let name: Reference = format!("{host}/croft/login:none").parse()?;
         let name = name.on(host);
@@ -173,9 +173,9 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// An error of the registry with all its causes in one line: the chain ends here, at foreign code.
-fn refused(op: String, error: &dyn std::error::Error) -> Error {
+fn refused(op: String, error: &OciDistributionError) -> Error {
     let mut why = error.to_string();
-    let mut cause = error.source();
+    let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         let text = next.to_string();
         if !why.contains(&text) {
@@ -183,7 +183,21 @@ fn refused(op: String, error: &dyn std::error::Error) -> Error {
         }
         cause = next.source();
     }
-    Error::Registry { op, why }
+    if is_denied(error) { Error::Denied { op, why } } else { Error::Registry { op, why } }
+}
+
+/// Whether the registry, or who gives tokens for it, does not know who asks or does not let them.
+fn is_denied(error: &OciDistributionError) -> bool {
+    use OciDistributionError as E;
+    match error {
+        E::UnauthorizedError { .. } | E::AuthenticationFailure(_) => true,
+        E::ServerError { code, .. } => matches!(code, 401 | 403),
+        E::RegistryError { envelope, .. } => envelope
+            .errors
+            .iter()
+            .any(|e| matches!(e.code, OciErrorCode::Unauthorized | OciErrorCode::Denied)),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

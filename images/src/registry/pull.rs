@@ -196,7 +196,7 @@ impl Registry {
                 }
                 Err(e) => match e.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(e) => return Err(refused("pull".to_owned(), &e)),
+                    Err(e) => return Err(Error::Registry { op: "pull".to_owned(), why: e.to_string() }),
                 },
             }
         }

@@ -31,7 +31,7 @@ pub struct Problem {
 pub enum Kind {
     /// The request itself is wrong.
     Invalid,
-    /// Who asks may not.
+    /// Who asks may not, or a registry does not know them.
     Forbidden,
     /// What is named is not there.
     NotFound,

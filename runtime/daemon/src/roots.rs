@@ -54,6 +54,7 @@ pub fn problem(title: &str) -> impl Fn(Error) -> Problem {
             Error::Reference { .. } | Error::Refused { .. } | Error::Ambiguous(_) => Kind::Invalid,
             Error::NotFound { .. } => Kind::NotFound,
             Error::Exists { .. } | Error::InUse { .. } => Kind::Conflict,
+            Error::Denied { .. } => Kind::Forbidden,
             Error::Registry { .. } => Kind::Upstream,
             Error::Malformed { .. } | Error::Mismatch { .. } | Error::Entry { .. } | Error::Limit { .. } => {
                 Kind::Invalid

@@ -176,7 +176,7 @@ async fn remove(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> 
 
 /// Asks a registry whether it knows the user, and keeps what to say to it, in Docker's file of who runs croftd.
 #[utoipa::path(post, path = "/registries/login", request_body = Login,
-    responses((status = 200), (status = 502, body = Problem)))]
+    responses((status = 200), (status = 403, body = Problem), (status = 502, body = Problem)))]
 async fn log_in(State(daemon): State<Arc<Daemon>>, Body(login): Body<Login>) -> Result<(), Refusal> {
     Ok(daemon.shared().roots.log_in(login).await?)
 }
