@@ -6,6 +6,7 @@ mod connect;
 mod faults;
 mod figures;
 mod flow;
+mod frames;
 mod guest;
 mod limits;
 mod routed;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         .chain(limits::ALL)
         .chain(shortcut::ALL)
         .chain(faults::ALL)
+        .chain(frames::ALL)
         .chain(figures::ALL)
         .copied()
         .collect();
