@@ -104,9 +104,15 @@ impl Subnets {
         self.write(net, network)
     }
 
-    /// Gives a range back. One that is not there is fine.
+    /// Gives a range back. One that is not there is fine; one that cannot be given back stays this croftd's.
     pub fn give_back(&self, net: Ipv4Net) {
-        let _ = fs::remove_file(self.path(net));
+        let path = self.path(net);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), "a range of addresses is not given back: {e}");
+            }
+            _ => {}
+        }
     }
 
     /// The ranges of this croftd, with the networks that they were taken for.
