@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
+use clap::{Command, CommandFactory};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
 use croft_api::client::Client;
 use croft_api::container::Container;
@@ -11,10 +12,28 @@ use croft_api::keys::Keys;
 use croft_api::system::Info;
 use serde::de::DeserializeOwned;
 
+use crate::args::Cli;
 use crate::commands::remote::usual_folder;
 
 /// Who waits for a completion does not wait long.
 const LIMIT: Duration = Duration::from_millis(500);
+
+/// The command line, with a `help` of its own: clap makes its while the commands below others are still put off (see [`Lazy`](crate::args::Lazy)), and
+/// would offer none of them.
+pub fn command() -> Command {
+    let mut whole = Cli::command();
+    whole.build();
+    Cli::command().disable_help_subcommand(true).subcommand(names(&whole).name("help"))
+}
+
+/// A command's name and those of all below it, without arguments.
+fn names(command: &Command) -> Command {
+    // It lives as long as this process, which ends when the shell has its answer.
+    let name: &'static str = command.get_name().to_owned().leak();
+    let below = command.get_subcommands().filter(|below| below.get_name() != "help").map(names);
+    let about = command.get_about().cloned().unwrap_or_default();
+    Command::new(name).about(about).hide(command.is_hide_set()).subcommands(below)
+}
 
 /// Names of containers.
 pub fn containers() -> ArgValueCompleter {
@@ -61,4 +80,27 @@ fn ask<T: DeserializeOwned + Default>(path: &str) -> T {
     let client = Client::new(socket.as_ref());
     let asked = async { tokio::time::timeout(LIMIT, client.get::<T>(path)).await };
     runtime.block_on(asked).ok().and_then(Result::ok).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap_complete::engine::complete;
+
+    /// What is offered for the last of these words.
+    fn offered(words: &[&str]) -> Vec<String> {
+        let args = words.iter().map(Into::into).collect();
+        let found = complete(&mut super::command(), args, words.len() - 1, None).unwrap();
+        found.iter().map(|one| one.get_value().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn help_knows_the_commands_below_others() {
+        assert_eq!(offered(&["croft", "help", "image", "pu"]), ["pull", "push"]);
+        assert_eq!(offered(&["croft", "help", "ru"]), ["run"]);
+        assert_eq!(offered(&["croft", "help", "image", "pull", "--plat"]), [""; 0]);
+        assert_eq!(offered(&["croft", "hel"]), ["help"]);
+        for (typed, whole) in [("--remo", "--remote"), ("--plat", "--platform")] {
+            assert_eq!(offered(&["croft", "image", "pull", typed]), [whole]);
+        }
+    }
 }

@@ -12,7 +12,7 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 use args::Cli;
 
@@ -21,7 +21,7 @@ const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
     // A shell that asks what could follow gets its answer here, and nothing else is done.
-    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+    clap_complete::CompleteEnv::with_factory(complete::command).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
