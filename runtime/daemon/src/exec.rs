@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::daemon::Shared;
+use crate::records::Record;
 use crate::supervise::problem;
 use crate::{clock, names, spec, users};
 
@@ -26,7 +27,7 @@ const RING: u32 = 64 << 10;
 ///
 /// # Errors
 /// When what is asked makes no sense, or the program cannot be run.
-pub async fn start(shared: &Shared, container: &str, title: &str, asked: &Exec) -> Result<String, Problem> {
+pub async fn start(shared: &Shared, record: &Record, title: &str, asked: &Exec) -> Result<String, Problem> {
     let exec = names::id()[..16].to_owned();
     let kind = match (asked.terminal, asked.detach) {
         (true, _) => IoKind::Terminal,
@@ -35,7 +36,7 @@ pub async fn start(shared: &Shared, container: &str, title: &str, asked: &Exec) 
     };
     // Whoever asked attaches next, and misses nothing.
     let when_full = WhenFull::WaitForClient { promised: !asked.detach };
-    run(shared, container, title, asked, &exec, Io { kind, ring: RING, when_full }).await?;
+    run(shared, record, title, asked, &exec, Io { kind, ring: RING, when_full }).await?;
     Ok(exec)
 }
 
@@ -45,22 +46,24 @@ pub async fn start(shared: &Shared, container: &str, title: &str, asked: &Exec) 
 /// As [`start`]; [`Kind::Conflict`] when there is one with the id.
 pub async fn run(
     shared: &Shared,
-    container: &str,
+    record: &Record,
     title: &str,
     asked: &Exec,
     exec: &str,
     io: Io,
 ) -> Result<(), Problem> {
-    let bundle = shared.run_folder(container);
-    let process = process(&bundle, asked).map_err(|why| Problem::new(Kind::Invalid, title, why))?;
+    let bundle = shared.run_folder(&record.id);
+    let process = process(&bundle, &record.config.groups, asked);
+    let process = process.map_err(|why| Problem::new(Kind::Invalid, title, why))?;
     let file = memory_file(&process).map_err(|e| Problem::new(Kind::Internal, title, e.to_string()))?;
-    let request = Request::Exec { id: container.to_owned(), exec: exec.to_owned(), io, log: None };
+    let request = Request::Exec { id: record.id.clone(), exec: exec.to_owned(), io, log: None };
     let done = shared.shim.ask_with(request, vec![file]).await;
     done.map(drop).map_err(|failure| problem(title, &failure))
 }
 
-/// `process` of the container's own configuration, changed to what is asked.
-fn process(bundle: &Path, asked: &Exec) -> Result<Value, String> {
+/// `process` of the container's own configuration, changed to what is asked. As with Docker, the groups that were added to the
+/// container's process are those of any other user too.
+fn process(bundle: &Path, groups: &[String], asked: &Exec) -> Result<Value, String> {
     if asked.command.is_empty() {
         return Err("no command".to_owned());
     }
@@ -73,8 +76,10 @@ fn process(bundle: &Path, asked: &Exec) -> Result<Value, String> {
         process["cwd"] = json!(workdir);
     }
     if let Some(user) = &asked.user {
-        let rootfs = config["root"]["path"].as_str().unwrap_or_default();
-        spec::run_as(&mut process, &users::find(Path::new(rootfs), user)?);
+        let rootfs = Path::new(config["root"]["path"].as_str().unwrap_or_default());
+        let mut user = users::find(rootfs, user)?;
+        user.additional.extend(users::groups(rootfs, groups)?);
+        spec::run_as(&mut process, &user);
     }
     let env: Vec<String> = serde_json::from_value(process["env"].clone()).map_err(|e| e.to_string())?;
     let variables = spec::terminal_type(asked.terminal).into_iter().chain(asked.env.iter().cloned());
@@ -268,18 +273,20 @@ mod tests {
             terminal: true,
             ..Exec::default()
         };
-        let made = process(bundle.path(), &asked).unwrap();
+        let process = |asked: &Exec| process(bundle.path(), &["4321".to_owned()], asked);
+        let made = process(&asked).unwrap();
         assert_eq!(made["args"], json!(["sh"]));
         assert_eq!(made["env"], json!(["PATH=/bin", "TERM=xterm", "A=2"]));
         assert_eq!((&made["cwd"], &made["user"]["uid"]), (&json!("/srv"), &json!(5)));
+        assert_eq!(made["user"]["additionalGids"], json!([4321]));
         assert_eq!(made["capabilities"]["effective"], json!([]));
-        let root = process(bundle.path(), &Exec { user: Some("0".into()), ..asked }).unwrap();
+        let root = process(&Exec { user: Some("0".into()), ..asked }).unwrap();
         assert_eq!(
             root["capabilities"]["effective"],
             json!(["CAP_CHOWN"]),
             "also where the container's is not root"
         );
-        assert!(process(bundle.path(), &Exec::default()).is_err());
+        assert!(process(&Exec::default()).is_err());
     }
 
     /// croftd passes frames on as they are: both sides have to mean the same by them.

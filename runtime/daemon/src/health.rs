@@ -8,6 +8,7 @@ use croft_shim::protocol::{From, Io, IoKind, Reply, Request, WhenFull};
 use serde_json::Value;
 
 use crate::daemon::Shared;
+use crate::records::Record;
 use crate::{clock, exec, signals};
 
 /// The id of its process among the further ones of a container: one runs at a time, and one that a croftd before left is found by it.
@@ -120,13 +121,13 @@ pub fn after(health: &Health, check: &HealthCheck, probe: Probe, period: Period)
 }
 
 /// Runs the check once.
-pub async fn probe(shared: &Shared, container: &str, check: &HealthCheck) -> Probe {
+pub async fn probe(shared: &Shared, record: &Record, check: &HealthCheck) -> Probe {
     let start = clock::now();
-    let (status, output) = match run(shared, container, check).await {
+    let (status, output) = match run(shared, record, check).await {
         Ok((status, output)) => (status, output),
         Err(problem) => (None, problem.detail),
     };
-    let forget = Request::Delete { id: container.to_owned(), exec: Some(EXEC.to_owned()), force: true };
+    let forget = Request::Delete { id: record.id.clone(), exec: Some(EXEC.to_owned()), force: true };
     // There is none when it could not be run.
     let _ = shared.shim.ask(forget).await;
     Probe { start, end: clock::now(), status, output }
@@ -134,7 +135,7 @@ pub async fn probe(shared: &Shared, container: &str, check: &HealthCheck) -> Pro
 
 async fn run(
     shared: &Shared,
-    container: &str,
+    record: &Record,
     check: &HealthCheck,
 ) -> Result<(Option<i32>, String), Problem> {
     let title = "health check";
@@ -147,12 +148,12 @@ async fn run(
     };
     let asked = Exec { command, ..Exec::default() };
     let io = Io { kind: IoKind::Pipes { stdin: false }, ring: OUTPUT as u32, when_full: WhenFull::Forget };
-    let of = |exec: Option<String>| (container.to_owned(), exec);
-    match exec::run(shared, container, title, &asked, EXEC, io).await {
+    let of = |exec: Option<String>| (record.id.clone(), exec);
+    match exec::run(shared, record, title, &asked, EXEC, io).await {
         Err(problem) if problem.kind == Kind::Conflict => {
             let (id, exec) = of(Some(EXEC.to_owned()));
             let _ = shared.shim.ask(Request::Delete { id, exec, force: true }).await;
-            exec::run(shared, container, title, &asked, EXEC, io).await?;
+            exec::run(shared, record, title, &asked, EXEC, io).await?;
         }
         other => other?,
     }
@@ -175,7 +176,7 @@ async fn run(
         }
     };
     let from = [Some(From::Oldest), Some(From::Oldest)];
-    let (stream, _) = exec::attach(shared, title, container, Some(EXEC.to_owned()), from).await?;
+    let (stream, _) = exec::attach(shared, title, &record.id, Some(EXEC.to_owned()), from).await?;
     let mut bytes = Vec::new();
     // A child that it left behind may hold its output open.
     let _ = tokio::time::timeout(REST, exec::output(stream, &mut bytes)).await;

@@ -10,7 +10,7 @@ impl Container {
     pub(super) fn watch_health(&mut self, known: Health) {
         self.forget_health_watch();
         let record = self.record();
-        let Some(check) = record.config.health else {
+        let Some(check) = record.config.health.clone() else {
             return self.view.send_modify(|view| view.health = None);
         };
         self.keep_health(known);
@@ -18,7 +18,7 @@ impl Container {
         let watch = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(health::interval(&check)).await;
-                let probe = health::probe(&shared, &record.id, &check).await;
+                let probe = health::probe(&shared, &record, &check).await;
                 if mailbox.send(Command::Probed(turn, probe)).is_err() {
                     return;
                 }

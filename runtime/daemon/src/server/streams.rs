@@ -81,7 +81,7 @@ async fn exec(
         let why = format!("it is {}", crate::container::word(view.state));
         return Err(Problem::new(Kind::WrongState, title, why).into());
     }
-    let exec = crate::exec::start(daemon.shared(), &view.record.id, &title, &asked).await?;
+    let exec = crate::exec::start(daemon.shared(), &view.record, &title, &asked).await?;
     Ok(Json(wire::Execed { exec }))
 }
 
