@@ -281,11 +281,11 @@ async fn pass<C: AsyncRead + AsyncWrite>(
     for frame in own.typed.iter().flat_map(Typed::again) {
         stream::write(to, &frame.encode()).await?;
     }
-    let mut packets = Box::pin(next(from));
+    let mut packets = Box::pin(stream::next(from));
     loop {
         tokio::select! {
             (packet, from) = &mut packets => {
-                packets = Box::pin(next(from));
+                packets = Box::pin(stream::next(from));
                 let cut_off = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
                 match Frame::decode(&packet?.ok_or_else(cut_off)?) {
                     Some(Frame::Data { output, offset, bytes }) => {
@@ -346,9 +346,4 @@ async fn resized(sizes: &mut Option<Signal>) {
         Some(sizes) => drop(sizes.recv().await),
         None => std::future::pending().await,
     }
-}
-
-/// A read that can go on after another branch was taken: it gives back what it read from.
-async fn next<R: AsyncRead + Unpin>(mut from: R) -> (std::io::Result<Option<Vec<u8>>>, R) {
-    (stream::read(&mut from).await, from)
 }

@@ -156,6 +156,11 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option
     Ok(Some(packet))
 }
 
+/// [`read`] as a future of its own, which can go on after another branch of a `select!` was taken: it gives back what it read from.
+pub async fn next<R: AsyncRead + Unpin>(mut from: R) -> (std::io::Result<Option<Vec<u8>>>, R) {
+    (read(&mut from).await, from)
+}
+
 /// Writes the bytes of one frame.
 ///
 /// # Errors

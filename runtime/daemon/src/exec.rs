@@ -214,7 +214,7 @@ pub async fn relay(
     let mut stream = AsyncFd::new(stream)?;
     let (mut from, mut to) = tokio::io::split(client);
     croft_api::stream::write(&mut to, &croft_api::stream::Frame::InputTaken(input).encode()).await?;
-    let mut input = Box::pin(next(&mut from));
+    let mut input = Box::pin(croft_api::stream::next(&mut from));
     loop {
         tokio::select! {
             packet = &mut input => {
@@ -231,7 +231,7 @@ pub async fn relay(
                         other => break other?,
                     }
                 }
-                input = Box::pin(next(from));
+                input = Box::pin(croft_api::stream::next(from));
             }
             ready = stream.readable_mut() => {
                 let mut ready = ready?;
@@ -248,11 +248,6 @@ pub async fn relay(
             }
         }
     }
-}
-
-/// A read that can go on after another branch was taken: it gives back what it read from.
-async fn next<R: AsyncRead + Unpin>(from: &mut R) -> (std::io::Result<Option<Vec<u8>>>, &mut R) {
-    (croft_api::stream::read(from).await, from)
 }
 
 #[cfg(test)]
