@@ -5,6 +5,7 @@ pub mod build;
 pub mod bundle;
 pub mod cache;
 pub mod config;
+pub mod containerd;
 pub mod croft;
 pub mod debian;
 pub mod facility;

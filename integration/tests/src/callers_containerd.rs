@@ -1,9 +1,7 @@
 //! containerd as the caller: `ctr run` through runc's shim, with croft-oci as its BinaryName.
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use croft_harness::stage::Daemon;
-use croft_harness::{Facility, Host, Output, Stage, Subject, Test};
+use croft_harness::{Facility, Host, Output, Stage, Subject, Test, containerd};
 
 const NEEDS: &[Facility] = &[Facility::Root, Facility::Packages(&["containerd"])];
 
@@ -20,34 +18,24 @@ pub const SUBJECT: Subject = Subject {
 struct Containerd {
     stage: Stage,
     _daemon: Daemon,
+    /// Its client, and the options that come before a verb.
+    ctr: Vec<String>,
 }
 
 impl Containerd {
     fn new(host: &Host) -> Result<Self> {
         let stage = Stage::new(host)?;
-        let settings = format!(
-            "version = 2\nroot = {:?}\nstate = \"/run/containerd\"\n\
-             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
-             [debug]\nlevel = \"warn\"\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
-            stage.path("data"),
-            stage.path("sock"),
-            stage.path("sock.ttrpc")
-        );
-        let file = stage.path("config.toml");
-        fs::write(&file, settings)?;
-        let daemon = stage.start_daemon("containerd", &["--config", &file.display().to_string()])?;
-        Ok(Self { stage, _daemon: daemon })
+        let (daemon, ctr) = containerd::start(&stage)?;
+        Ok(Self { stage, _daemon: daemon, ctr })
     }
 
-    fn words(&self, args: &[&str]) -> Vec<String> {
-        let socket = self.stage.path("sock").display().to_string();
-        let own = ["--address", &socket, "--namespace", self.stage.name()].map(str::to_owned);
-        own.into_iter().chain(args.iter().map(|&arg| arg.to_owned())).collect()
+    /// What follows the client's name, for a verb with its arguments.
+    fn words<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
+        self.ctr[1..].iter().map(String::as_str).chain(args.iter().copied()).collect()
     }
 
     fn ctr(&self, args: &[&str]) -> Result<Output> {
-        let words = self.words(args);
-        self.stage.run("ctr", &words.iter().map(String::as_str).collect::<Vec<_>>())
+        self.stage.run(&self.ctr[0], &self.words(args))
     }
 
     fn ok(&self, args: &[&str]) -> Result<String> {
@@ -88,8 +76,7 @@ fn a_task_from_start_to_delete(host: &Host) -> Result<()> {
         containerd.ctr(&["tasks", "exec", "--exec-id", "a", "first", "sh", "-c", "echo inside; exit 5"])?;
     ensure!(out.code() == 5 && out.stdout == "inside\n", "{out}");
     let words = containerd.words(&["tasks", "exec", "--tty", "--exec-id", "b", "first", "tty"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let out = containerd.stage.run_on_terminal("ctr", &words, "")?;
+    let out = containerd.stage.run_on_terminal(&containerd.ctr[0], &words, "")?;
     ensure!(out.stdout.contains("/dev/pts/"), "{out}");
     containerd.ok(&["tasks", "pause", "first"])?;
     ensure!(list()?.contains("PAUSED"), "{}", list()?);

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use croft_harness::host::Host;
 use croft_harness::stage::Daemon;
-use croft_harness::{Croft, Output, Stage};
+use croft_harness::{Croft, Output, Stage, containerd};
 
 /// Which network a container gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,19 +95,7 @@ impl Caller {
     pub fn containerd(host: &Host, runtime: &Path) -> Result<Self> {
         crate::ensure(&["containerd"])?;
         let stage = Stage::new(host)?;
-        let settings = format!(
-            "version = 2\nroot = {:?}\nstate = \"/run/containerd\"\n\
-             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
-             [debug]\nlevel = \"warn\"\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
-            stage.path("data"),
-            stage.path("sock"),
-            stage.path("sock.ttrpc")
-        );
-        let file = stage.path("config.toml");
-        fs::write(&file, settings)?;
-        let daemon = stage.start_daemon("containerd", &["--config", &file.display().to_string()])?;
-        let socket = stage.path("sock").display().to_string();
-        let words = owned(&["ctr", "--address", &socket, "--namespace", stage.name()]);
+        let (daemon, words) = containerd::start(&stage)?;
         let group = format!("/{}/ctr", stage.name());
         let options = owned(&["--runc-binary", &runtime.display().to_string(), "--cgroup", &group]);
         Ok(Self { home: Home::Other { stage, _daemon: Some(daemon) }, words, options, bridge: None })
