@@ -35,11 +35,7 @@ fn man_pages_are_fresh() {
     let pages = pages();
     assert!(pages.len() > 15, "there is a page for every command");
     for (file, text) in &pages {
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(folder.join(file), text).unwrap();
-        }
-        let kept = std::fs::read_to_string(folder.join(file)).unwrap_or_default();
-        assert!(kept == *text, "man/{file} is stale: BLESS=1 cargo test -p croft man");
+        croft_harness::fresh::check(&folder.join(file), text, "-p croft man");
     }
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -9,6 +9,7 @@ pub mod containerd;
 pub mod croft;
 pub mod debian;
 pub mod facility;
+pub mod fresh;
 pub mod host;
 pub mod process;
 pub mod ptrace;

@@ -162,11 +162,7 @@ mod man {
             let named = command.name(own).bin_name(own);
             let man = clap_mangen::Man::new(named).section("8").source("croft").manual("croft");
             man.render(&mut text).unwrap();
-            if std::env::var_os("BLESS").is_some() {
-                std::fs::write(&path, &text).unwrap();
-            }
-            let fresh = std::fs::read(&path).unwrap_or_default() == text;
-            assert!(fresh, "{} is stale: BLESS=1 cargo test -p croftd man", path.display());
+            croft_harness::fresh::check(&path, &String::from_utf8(text).unwrap(), "-p croftd man");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `BLESS=1 cargo test -p croft-oci man` writes them anew.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::CommandFactory;
 
@@ -28,26 +28,16 @@ fn page(command: clap::Command) -> (String, String) {
     (file, String::from_utf8(text).expect("a page is UTF-8"))
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../man")
-}
-
 #[test]
 fn man_pages_are_fresh() {
     let pages = pages();
     assert!(pages.len() > 5, "there is a page for every command");
-    if std::env::var_os("BLESS").is_some() {
-        std::fs::create_dir_all(folder()).unwrap();
-        for (file, text) in &pages {
-            std::fs::write(folder().join(file), text).unwrap();
-        }
-    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../man");
     for (file, text) in &pages {
-        let kept = std::fs::read_to_string(folder().join(file)).unwrap_or_default();
-        assert!(kept == *text, "man/{file} is stale: BLESS=1 cargo test -p croft-oci man");
+        croft_harness::fresh::check(&folder.join(file), text, "-p croft-oci man");
     }
     let own = |name: &str| name.starts_with("croft-oci") && !pages.iter().any(|(file, _)| file == name);
-    let orphans: Vec<String> = std::fs::read_dir(folder())
+    let orphans: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
         .flatten()
         .map(|e| e.file_name().to_string_lossy().into_owned())

@@ -15,9 +15,5 @@ fn the_man_page_is_fresh() {
     man.render(&mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../man/croft-shim.8");
-    if std::env::var_os("BLESS").is_some() {
-        std::fs::write(&path, &text).unwrap();
-    }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == text, "man/croft-shim.8 is stale: BLESS=1 cargo test -p croft-shim man");
+    croft_harness::fresh::check(&path, &text, "-p croft-shim man");
 }

@@ -94,11 +94,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
         let document = super::document();
         assert!(document.contains("/v1/containers/{name}/start"), "the paths are in it");
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(&path, &document).unwrap();
-        }
-        let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(kept == document, "openapi.json is stale: BLESS=1 cargo test -p croftd openapi");
+        croft_harness::fresh::check(&path, &document, "-p croftd openapi");
     }
 
     #[test]
