@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use croft_harness::croft::UNFILTERED_BRIDGES;
 use croft_harness::host::Host;
 use croft_harness::{Stage, build};
 use serde_json::Value;
@@ -126,10 +127,6 @@ fn transfer(stage: &Stage, from: &str, to: &str, address: &str) -> Result<f64> {
 /// Between two containers of a network, between two namespaces with a veth pair, and between two on a bridge without a rule.
 fn throughput(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> {
     let stage = croft.stage();
-    // As on a host where nobody has loaded br_netfilter: with it every packet of a bridge passes the rules of the host too, which is a
-    // third more work for any runtime, and croft does not lead packets past the bridge.
-    let plain =
-        "for file in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $file ] || echo 0 > $file; done";
     let bare = "mkdir -p /run/netns && ip netns add bench-a && ip netns add bench-b && \
                 ip link add eth0 netns bench-a type veth peer name eth0 netns bench-b && \
                 ip -n bench-a address add 10.250.0.1/24 dev eth0 && ip -n bench-b address add 10.250.0.2/24 dev eth0 && \
@@ -141,8 +138,7 @@ fn throughput(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> 
                    ip -n $n address add 10.250.1.${end#*:}/24 dev eth0 || exit; done";
     stage.run("sh", &["-ec", bare])?.success()?;
     stage.run("sh", &["-ec", bridged])?.success()?;
-    stage.run("sh", &["-ec", plain])?.success()?;
-    stage.run("ip", &["netns", "exec", "bench-s", "sh", "-ec", plain])?.success()?;
+    stage.run("ip", &["netns", "exec", "bench-s", "sh", "-ec", UNFILTERED_BRIDGES])?.success()?;
     let mut namespaces = Vec::new();
     for name in ["from", "to"] {
         let run = ["run", "--detach", "--network", "croft", "--name", name, "box", "sleep", "1000"];
