@@ -10,8 +10,8 @@ use croft_api::problem::Problem;
 use ipnet::Ipv4Net;
 
 use super::firewall::{self, Content};
-use super::links::Links;
 use super::links::limits::device;
+use super::links::{Link, Links};
 use super::netlink::Failure;
 use super::record::{Attached, Definition};
 use super::{Networks, forwarding, of_failure};
@@ -60,12 +60,21 @@ impl Networks {
         // What is there first: what is being made has a record by then.
         let links = host.all().map_err(failed)?;
         let attached = self.attached.all::<Attached>()?;
-        let ports: HashSet<&String> = attached.iter().flat_map(|(_, attached)| &attached.ports).collect();
-        let is_own = |name: &str| name.starts_with(&format!("{}-v", self.prefix));
-        for link in links.iter().filter(|link| is_own(&link.name) && !ports.contains(&link.name)) {
+        for link in self.stray_cables(&links, &attached) {
             host.remove(&link.name).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Whether a device is one of croft's of a kind, by its name.
+    fn is_own(&self, kind: char, link: &Link) -> bool {
+        link.name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with(&format!("-{kind}")))
+    }
+
+    /// The cables that no container has.
+    fn stray_cables<'a>(&self, links: &'a [Link], attached: &[(String, Attached)]) -> Vec<&'a Link> {
+        let ports: HashSet<&String> = attached.iter().flat_map(|(_, attached)| &attached.ports).collect();
+        links.iter().filter(|link| self.is_own('v', link) && !ports.contains(&link.name)).collect()
     }
 
     /// What is there that no record accounts for, and what records account for that is not there.
@@ -93,20 +102,19 @@ impl Networks {
         found.extend(unlimited(&mut host, &attached).map_err(failed)?.into_iter().map(|(port, _)| {
             left("limit", port, "what goes through a container's cable is not limited as it should be")
         }));
-        let ports: HashSet<&String> = attached.iter().flat_map(|(_, attached)| &attached.ports).collect();
         let slowed: HashSet<String> =
             attached.iter().flat_map(|(_, attached)| attached.slowed()).map(|port| device(port)).collect();
-        let own = |kind: char, name: &str| name.strip_prefix(&format!("{}-{kind}", self.prefix)).is_some();
         let end = Instant::now() + SETTLING;
-        for link in &links {
-            let is_stray = own('v', &link.name) && !ports.contains(&link.name);
-            if is_stray && !is_gone_by(end, &mut host, &link.name).map_err(failed)? {
+        for link in self.stray_cables(&links, &attached) {
+            if !is_gone_by(end, &mut host, &link.name).map_err(failed)? {
                 found.push(left("cable", &link.name, "no container has it"));
             }
-            if own('i', &link.name) && !slowed.contains(&link.name) {
+        }
+        for link in &links {
+            if self.is_own('i', link) && !slowed.contains(&link.name) {
                 found.push(left("limit", &link.name, "no container has it"));
             }
-            if own('b', &link.name) && !networks.iter().any(|of| of.bridge == link.name) {
+            if self.is_own('b', link) && !networks.iter().any(|of| of.bridge == link.name) {
                 found.push(left("bridge", &link.name, "no network has it"));
             }
         }

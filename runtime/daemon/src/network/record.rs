@@ -275,24 +275,29 @@ impl Folder {
 
     /// Removes what a crash left of records that were being written.
     pub fn sweep(&self) {
-        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".new-") {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        self.remove_files(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".new-"))
+        });
     }
 
     /// Removes records that a power cut has cut off, of those that were saved by [`Folder::save_at_leisure`].
     pub fn sweep_cut_off(&self) {
         let is_text = |bytes: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
-        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            let path = entry.path();
+        self.remove_files(|path| {
             let is_record = path.extension().is_some_and(|extension| extension == "json");
             // One that cannot be read may be as it should.
-            if is_record && fs::read(&path).is_ok_and(|bytes| !is_text(&bytes)) {
+            let is_cut_off = is_record && fs::read(path).is_ok_and(|bytes| !is_text(&bytes));
+            if is_cut_off {
                 tracing::warn!(path = %path.display(), "a record that is cut off is removed");
-                let _ = fs::remove_file(path);
             }
+            is_cut_off
+        });
+    }
+
+    fn remove_files(&self, which: impl Fn(&Path) -> bool) {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| which(path)) {
+            let _ = fs::remove_file(path);
         }
     }
 }
