@@ -9,12 +9,18 @@ use serde_json::json;
 const OURS: OnRunc = OnRunc::CroftOnly("croftd is tried with the runtime that it comes with");
 
 const NEEDS: &[Facility] = &[Facility::Root];
+const NETWORK: &[Facility] = &[Facility::Root, Facility::Packages(&["iproute2"])];
 
 pub const SUBJECT: Subject = Subject {
     name: "daemon_cdi",
     on_runc: &[("*", OURS)],
     tests: &[
         Test { name: "a_named_device_brings_what_it_needs", requires: NEEDS, run: named },
+        Test {
+            name: "a_network_device_is_the_containers_while_it_runs",
+            requires: NETWORK,
+            run: network_device,
+        },
         Test { name: "gpus_are_named_devices", requires: NEEDS, run: gpus },
         Test { name: "a_device_that_is_not_there_leaves_nothing", requires: NEEDS, run: unknown },
     ],
@@ -98,6 +104,28 @@ fn named(host: &Host) -> Result<()> {
     croft.ok(&["wait", "later"])?;
     ensure!(croft.ok(&["logs", "later"])? == "first second\n");
     croft.ok(&["rm", "later"])?;
+    croft.nothing_is_left()
+}
+
+fn network_device(host: &Host) -> Result<()> {
+    let croft = with_folders(host)?;
+    let specification = json!({
+        "cdiVersion": "1.1.0",
+        "kind": "example.com/net",
+        "devices": [{"name": "fast", "containerEdits": {"netDevices": [{"hostInterfaceName": "cdi0", "name": "fast0"}]}}],
+    });
+    std::fs::write(croft.stage.path("cdi/etc/net.json"), specification.to_string())?;
+    let args = ["run", "--network", "none", "--device", "example.com/net=fast", "--name", "one"];
+    let (_, refused) = croft.fails(&[&args[..], &["box", "true"]].concat())?;
+    ensure!(refused.contains("cdi0"), "{refused}");
+    croft.nothing_is_left()?;
+    croft.stage.run("ip", &["link", "add", "cdi0", "type", "veth", "peer", "name", "cdi1"])?.success()?;
+    croft.stage.run("ip", &["address", "add", "192.0.2.7/24", "dev", "cdi0"])?.success()?;
+    croft.ok(&[&args[..], &["--detach", "box", "sleep", "1000"]].concat())?;
+    let seen = croft.ok(&["exec", "one", "ip", "address", "show", "fast0"])?;
+    ensure!(seen.contains("192.0.2.7/24"), "{seen}");
+    ensure!(croft.stage.run("ip", &["link", "show", "cdi0"])?.code() != 0, "the host has it no longer");
+    croft.ok(&["rm", "--force", "one"])?;
     croft.nothing_is_left()
 }
 

@@ -1,5 +1,5 @@
 //! Devices by their names in CDI specifications (`vendor.com/class=name`): what a driver's installer writes of what its devices need in a
-//! container. The specification is SPEC.md of cncf-tags/container-device-interface; versions 0.3 to 1.0 are read.
+//! container. The specification is SPEC.md of cncf-tags/container-device-interface; versions 0.3 to 1.1 are read.
 //!
 //! | module | what |
 //! |---|---|

@@ -47,6 +47,8 @@ pub struct Edits {
     pub mounts: Vec<Mount>,
     /// Programs of the host.
     pub hooks: Vec<Hook>,
+    /// Network devices of the host (version 1.1).
+    pub net_devices: Vec<NetDevice>,
     /// Further groups of its process, in the container's numbers. The text of the specification has both spellings.
     #[serde(alias = "additionalGIDs")]
     pub additional_gids: Vec<u32>,
@@ -77,6 +79,16 @@ pub struct DeviceNode {
     pub uid: Option<u32>,
     /// Its group in the container; as on the host without it.
     pub gid: Option<u32>,
+}
+
+/// A network device of the host, which is the container's as long as that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetDevice {
+    /// Its name on the host.
+    pub host_interface_name: String,
+    /// Its name in the container.
+    pub name: String,
 }
 
 /// A mount.
@@ -116,6 +128,9 @@ pub struct Hook {
 /// When a hook can be run.
 const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// Letters of a network device's name (IFNAMSIZ without the zero).
+const LONGEST_INTERFACE: usize = 15;
 
 /// Why a file is none.
 #[derive(Debug, thiserror::Error)]
@@ -189,10 +204,10 @@ impl Specification {
             let mut numbers = version.trim_start_matches('v').split('.').map(|part| part.parse::<u32>().ok());
             matches!(
                 (numbers.next().flatten(), numbers.next().flatten()),
-                (Some(0), Some(3..)) | (Some(1), Some(0))
+                (Some(0), Some(3..)) | (Some(1), Some(0 | 1))
             )
         };
-        refuse(!known(&self.cdi_version), "cdiVersion", &self.cdi_version, "croft knows 0.3 to 1.0")?;
+        refuse(!known(&self.cdi_version), "cdiVersion", &self.cdi_version, "croft knows 0.3 to 1.1")?;
         refuse(!is_kind(&self.kind), "kind", &self.kind, "VENDOR/CLASS, as nvidia.com/gpu")?;
         refuse(self.devices.is_empty(), "devices", "", "there is none")?;
         let mut names = BTreeSet::new();
@@ -214,11 +229,14 @@ impl Edits {
     /// Adds those of a device after it; a group of 0 is nothing. Whether they agree: what is there once can be asked for in one way.
     #[must_use]
     pub fn add(&mut self, other: &Edits) -> bool {
-        let Edits { env, device_nodes, mounts, hooks, additional_gids, intel_rdt } = other;
+        let Edits { env, device_nodes, mounts, hooks, net_devices, additional_gids, intel_rdt } = other;
         self.env.extend(env.iter().cloned());
         self.device_nodes.extend(device_nodes.iter().cloned());
         self.mounts.extend(mounts.iter().cloned());
         self.hooks.extend(hooks.iter().cloned());
+        let new = |device: &&NetDevice| !self.net_devices.contains(device);
+        let new: Vec<NetDevice> = net_devices.iter().filter(new).cloned().collect();
+        self.net_devices.extend(new);
         self.additional_gids.extend(additional_gids.iter().filter(|gid| **gid != 0));
         match (&self.intel_rdt, intel_rdt) {
             (Some(own), Some(theirs)) => own == theirs,
@@ -248,6 +266,15 @@ impl Edits {
         for mount in &self.mounts {
             absolute("mounts.containerPath", &mount.container_path)?;
             refuse(mount.host_path.is_empty(), "mounts.hostPath", "", "what of the host")?;
+        }
+        for NetDevice { host_interface_name, name } in &self.net_devices {
+            for (field, name) in
+                [("netDevices.hostInterfaceName", host_interface_name), ("netDevices.name", name)]
+            {
+                let fits = (1..=LONGEST_INTERFACE).contains(&name.len());
+                let fine = fits && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+                refuse(!fine || name == "." || name == "..", field, name, "the name of a network device")?;
+            }
         }
         for hook in &self.hooks {
             let name = hook.hook_name.as_str();

@@ -87,10 +87,11 @@ fn every_field_is_read_from_json_and_from_yaml() {
             "permissions": "rw", "uid": 1, "gid": 2}],
         "mounts": [{"hostPath": "/usr/lib", "containerPath": "/lib/x", "type": "none", "options": ["ro", "rbind"]}],
         "hooks": [{"hookName": "createContainer", "path": "/bin/hook", "args": ["hook", "a"], "env": ["B=2"], "timeout": 3}],
+        "netDevices": [{"hostInterfaceName": "ib0", "name": "fast"}],
         "additionalGids": [0, 44],
         "intelRdt": {"closID": "gold", "enableCMT": true},
     });
-    let whole = json!({"cdiVersion": "1.0.0", "kind": "example.com/test", "annotations": {"a": "b"},
+    let whole = json!({"cdiVersion": "1.1.0", "kind": "example.com/test", "annotations": {"a": "b"},
         "devices": [{"name": "x", "annotations": {"c": "d"}, "containerEdits": edits}]});
     let json = file::parse(&whole.to_string(), true).unwrap();
     let yaml = file::parse(&yaml_serde::to_string(&whole).unwrap(), false).unwrap();
@@ -101,6 +102,7 @@ fn every_field_is_read_from_json_and_from_yaml() {
     assert_eq!(made.device_nodes[0].file_mode, Some(0o666));
     assert_eq!((made.hooks[0].timeout, made.mounts[0].options.len()), (Some(3), 2));
     assert!(made.add(&yaml.devices[0].container_edits), "the same class of service");
+    assert_eq!((made.net_devices.len(), made.net_devices[0].name.as_str()), (1, "fast"), "it is there once");
     let other = Edits { intel_rdt: Some(serde_json::Map::new()), ..Edits::default() };
     assert!(!made.add(&other), "another one");
 }
@@ -111,7 +113,7 @@ fn what_no_container_could_be_made_with_is_refused() {
     assert!(file::parse(&fine().to_string(), true).is_ok());
     for (pointer, value, word) in [
         ("/cdiVersion", json!("0.2.0"), "cdiVersion"),
-        ("/cdiVersion", json!("1.1.0"), "0.3 to 1.0"),
+        ("/cdiVersion", json!("1.2.0"), "0.3 to 1.1"),
         ("/cdiVersion", json!("new"), "cdiVersion"),
         ("/kind", json!("example.com"), "VENDOR/CLASS"),
         ("/kind", json!("1.com/test"), "VENDOR/CLASS"),
@@ -119,7 +121,17 @@ fn what_no_container_could_be_made_with_is_refused() {
         ("/devices/0/name", json!("x="), "name"),
         ("/devices/0/name", json!("-x"), "name"),
         ("/devices", json!([{"name": "x"}, {"name": "x"}]), "two devices"),
-        ("/containerEdits", json!({"netDevices": []}), "netDevices"),
+        ("/containerEdits", json!({"netDevices": [{"hostInterfaceName": "ib0"}]}), "name"),
+        (
+            "/containerEdits",
+            json!({"netDevices": [{"hostInterfaceName": "ib0", "name": "a/b"}]}),
+            "netDevices.name",
+        ),
+        (
+            "/containerEdits",
+            json!({"netDevices": [{"hostInterfaceName": "", "name": "a"}]}),
+            "hostInterfaceName",
+        ),
         ("/containerEdits", json!({"env": ["A"]}), "NAME=VALUE"),
         ("/containerEdits", json!({"deviceNodes": [{"path": "dev/x"}]}), "absolute"),
         ("/containerEdits", json!({"deviceNodes": [{"path": "/dev/x", "type": "p"}]}), "b, c or u"),

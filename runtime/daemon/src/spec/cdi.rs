@@ -15,7 +15,7 @@ pub fn mount(mount: &Mount) -> Value {
     json!({"destination": mount.container_path, "type": kind.unwrap_or("none"), "source": mount.host_path, "options": options})
 }
 
-/// Hooks, and the class of service.
+/// Hooks, network devices, and the class of service.
 pub fn complete(spec: &mut Value, edits: &Edits) {
     for hook in &edits.hooks {
         let Hook { hook_name, path, args, env, timeout } = hook;
@@ -29,6 +29,9 @@ pub fn complete(spec: &mut Value, edits: &Edits) {
             Some(list) => list.push(made),
             None => spec["hooks"][hook_name] = json!([made]),
         }
+    }
+    for device in &edits.net_devices {
+        spec["linux"]["netDevices"][&device.host_interface_name] = json!({"name": device.name});
     }
     if let Some(rdt) = &edits.intel_rdt {
         spec["linux"]["intelRdt"] = json!(rdt);

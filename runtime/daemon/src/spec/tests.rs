@@ -15,6 +15,7 @@ static NOTHING: Edits = Edits {
     mounts: Vec::new(),
     hooks: Vec::new(),
     additional_gids: Vec::new(),
+    net_devices: Vec::new(),
     intel_rdt: None,
 };
 
