@@ -13,9 +13,11 @@ fuzz_target!(|bytes: &[u8]| {
                 id: "box".into(),
                 bundle: "/bundle".into(),
                 rootfs: "/bundle/rootfs".into(),
+                mount_point: "/run/box".into(),
                 keyring: Keyring::New,
                 root_switch: RootSwitch::Pivot,
                 driver,
+                mount_base: Some("/proc/7/fd/5".into()),
             };
             match build(&spec, &facts, &request) {
                 Ok(plan) => drop(plan.to_string()),

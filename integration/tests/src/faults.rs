@@ -5,6 +5,8 @@ use croft_harness::suite::OnRunc;
 use croft_harness::{Bundle, Facility, Host, Output, Subject, Test, build, process};
 use serde_json::json;
 
+use crate::namespaces::Holder;
+
 const OURS: OnRunc = OnRunc::CroftOnly("runc has no plan whose steps could be named");
 
 pub const SUBJECT: Subject = Subject {
@@ -49,11 +51,15 @@ fn rich(host: &Host) -> Result<Bundle> {
 }
 
 fn every_step(host: &Host) -> Result<()> {
-    fail_each(host, &rich(host)?)
+    fail_each(host, &rich(host)?, &[])
 }
 
+/// As croftd's containers are made: born in a mount namespace that is not the runtime's, who has to be back in its own to undo.
 fn every_step_in_a_user_namespace(host: &Host) -> Result<()> {
+    let base = Holder::new(&["--mount"])?;
     let bundle = rich(host)?.edit(|config| {
+        // These would have it born among the host's mounts.
+        config["hooks"]["createRuntime"] = json!([]);
         // Device nodes are those of the host there.
         config["linux"]["devices"] = json!([]);
         let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
@@ -64,35 +70,37 @@ fn every_step_in_a_user_namespace(host: &Host) -> Result<()> {
             .expect("the default has some")
             .push(json!({ "type": "user" }));
     });
-    fail_each(host, &bundle)
+    fail_each(host, &bundle, &["--mount-base", &base.path("mnt")])
 }
 
 /// The lines of `plan` that are steps.
-fn steps(bundle: &Bundle) -> Result<Vec<String>> {
+fn steps(bundle: &Bundle, options: &[&str]) -> Result<Vec<String>> {
     bundle.save()?;
     let mut command = bundle.command("plan");
-    command.arg("--bundle").arg(bundle.folder()).arg("--id").arg(bundle.id());
+    command.arg("--bundle").arg(bundle.folder()).arg("--id").arg(bundle.id()).args(options);
     let plan = process::run(&mut command, croft_harness::bundle::VERB_LIMIT)?.success()?.stdout;
     let steps = plan.lines().filter_map(|line| line.strip_prefix("  "));
     Ok(steps.filter(|line| !line.starts_with(' ')).map(str::to_owned).collect())
 }
 
-fn with_fault(bundle: &Bundle, verb: &str, step: &str) -> Result<Output> {
+fn with_fault(bundle: &Bundle, verb: &str, options: &[&str], step: &str) -> Result<Output> {
     let mut command = bundle.command(verb);
-    command.arg("--bundle").arg(bundle.folder()).arg(bundle.id()).env("CROFT_FAULT", step);
+    command.arg("--bundle").arg(bundle.folder()).args(options).arg(bundle.id()).env("CROFT_FAULT", step);
     process::run(&mut command, croft_harness::bundle::VERB_LIMIT)
 }
 
-fn fail_each(host: &Host, bundle: &Bundle) -> Result<()> {
+fn fail_each(host: &Host, bundle: &Bundle, options: &[&str]) -> Result<()> {
     let look = || Snapshot::take(host, &[bundle.state_root()]);
     // The first run of all may leave a cache.
-    bundle.run()?.success()?;
-    let steps = steps(bundle)?;
+    bundle.run_with(options)?.success()?;
+    let steps = steps(bundle, options)?;
     ensure!(steps.len() > 40, "only {} steps", steps.len());
+    let joins = |step: &String| step.contains("mount namespace");
+    ensure!(steps.iter().any(joins) != options.is_empty(), "{steps:#?}");
     let before = look()?;
     for verb in ["create", "run"] {
         for step in &steps {
-            let out = with_fault(bundle, verb, step)?;
+            let out = with_fault(bundle, verb, options, step)?;
             let told = out.stderr.contains(step.as_str()) && out.stderr.contains("fault injected");
             if out.status.success() || !told {
                 bail!("{verb} with {step:?} failing: {out}");
@@ -101,5 +109,5 @@ fn fail_each(host: &Host, bundle: &Bundle) -> Result<()> {
         }
     }
     println!("faults: create and run, each with {} steps failing in turn", steps.len());
-    bundle.run()?.success().map(drop)
+    bundle.run_with(options)?.success().map(drop)
 }

@@ -3,8 +3,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use croft_harness::bundle::VERB_LIMIT;
 use croft_harness::snapshot::Snapshot;
-use croft_harness::{Bundle, Facility, Host, OnRunc, Subject, Test};
+use croft_harness::{Bundle, Facility, Host, OnRunc, Subject, Test, process};
 use serde_json::{Value, json};
 
 pub const SUBJECT: Subject = Subject {
@@ -85,6 +86,9 @@ impl Drop for Holder {
     fn drop(&mut self) {
         let _ = self.outer.kill();
         let _ = self.outer.wait();
+        // The process dies of that, a little later.
+        let inner = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        let _ = inner.map(|pid| process::ends_within(pid, VERB_LIMIT));
     }
 }
 

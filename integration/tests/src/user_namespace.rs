@@ -2,10 +2,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
+use croft_harness::bundle::VERB_LIMIT;
 use croft_harness::snapshot::Snapshot;
-use croft_harness::{Bundle, Facility, Host, OnRunc, Subject, Test};
+use croft_harness::{Bundle, Facility, Host, OnRunc, Subject, Test, process};
 use serde_json::{Value, json};
 
 use crate::namespaces::{Holder, set};
@@ -22,6 +24,7 @@ pub const SUBJECT: Subject = Subject {
             OnRunc::Fails("runc opens the rootfs as the container's root, who may not be let through to it"),
         ),
         ("joined_with_others", OnRunc::Fails("runc 1.1 wants mappings for a user namespace that it joins")),
+        ("is_born_in_the_mount_namespace_given", OnRunc::CroftOnly("it is croft-shim that gives one")),
     ],
     tests: &[
         Test {
@@ -44,6 +47,11 @@ pub const SUBJECT: Subject = Subject {
             name: "its_capabilities_end_at_its_border",
             requires: &[Facility::Root],
             run: its_capabilities_end_at_its_border,
+        },
+        Test {
+            name: "is_born_in_the_mount_namespace_given",
+            requires: &[Facility::Root],
+            run: is_born_in_the_mount_namespace_given,
         },
     ],
 };
@@ -183,4 +191,44 @@ fn its_capabilities_end_at_its_border(host: &Host) -> Result<()> {
         out.stderr.lines().filter(|l| l.contains("ermission denied") || l.contains("not permitted"));
     ensure!(refused.count() == 3, "{out}");
     Ok(())
+}
+
+/// The container's process is born in a mount namespace whose procfs is then partly hidden, where the kernel lets no new user
+/// namespace have its own (user_namespaces(7)): so it is seen from outside where the process was born.
+fn is_born_in_the_mount_namespace_given(host: &Host) -> Result<()> {
+    let holder = Holder::new(&["--mount"])?;
+    let base = holder.path("mnt");
+    let options = ["--mount-base", &base];
+    let bundle = mapped(Bundle::shell(host, "cat /proc/self/uid_map; cat /mnt/file; pwd")?)?;
+    let bundle = bundle.edit(|config| {
+        let mount = json!({ "destination": "/mnt", "source": "shared", "options": ["rbind", "ro"] });
+        config["mounts"].as_array_mut().expect("the default has mounts").push(mount);
+    });
+    fs::create_dir(bundle.folder().join("shared"))?;
+    fs::write(bundle.folder().join("shared/file"), "from the host\n")?;
+    let before = Snapshot::take(host, &[bundle.state_root()])?;
+    let whole = |out: String| {
+        ensure!(out.contains("100000") && out.ends_with("from the host\n/\n"), "{out}");
+        Ok(())
+    };
+    whole(bundle.run_with(&options)?.success()?.stdout)?;
+    // The runtime is in its own working folder again.
+    let mut create = bundle.command("create");
+    create.args(options).args(["--pid-file", "pid", bundle.id()]).current_dir(bundle.folder());
+    process::run_into(&mut create, &["out", "err"].map(|name| bundle.folder().join(name)), VERB_LIMIT)?
+        .success()?;
+    ensure!(fs::read_to_string(bundle.folder().join("pid"))? == bundle.pid()?.to_string());
+    bundle.verb("delete", &["--force"], &[])?.success()?;
+
+    let mut hide = Command::new("nsenter");
+    hide.arg(format!("--mount={base}")).args(["mount", "-t", "tmpfs", "tmpfs", "/proc/sys"]);
+    process::run(&mut hide, VERB_LIMIT)?.success()?;
+    let why = bundle.run_with(&options)?.failure()?;
+    ensure!(why.contains("/proc") && why.contains("not permitted"), "{why}");
+    whole(bundle.run()?.success()?.stdout)?;
+    // A hook may look for the host's mounts.
+    let bundle =
+        bundle.edit(|config| config["hooks"] = json!({ "createRuntime": [{ "path": "/bin/true" }] }));
+    whole(bundle.run_with(&options)?.success()?.stdout)?;
+    before.same_as(&Snapshot::take(host, &[bundle.state_root()])?)
 }

@@ -48,6 +48,8 @@ pub struct CreateOptions {
     pub starter: Starter,
     /// Whether the caller stays.
     pub attach: Attach,
+    /// The file of a mount namespace for its process to be born in, of [`crate::base::make`].
+    pub mount_base: Option<PathBuf>,
 }
 
 /// Who lets the container's process go on.
@@ -104,6 +106,7 @@ pub fn decide(
         keyring: options.keyring,
         root_switch: options.root_switch,
         driver: options.driver,
+        mount_base: options.mount_base.clone(),
     };
     let mut plan = build(&spec, &facts, &request)?;
     let passed = crate::handover::listen_fds();

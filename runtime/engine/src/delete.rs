@@ -70,6 +70,7 @@ fn recorded_by_config(root: &StateRoot, id: &str, bytes: &[u8]) -> Option<Record
         keyring: Keyring::New,
         root_switch: RootSwitch::Pivot,
         driver: if of_systemd { Driver::Systemd } else { Driver::Cgroupfs },
+        mount_base: None,
     };
     let plan = build(&spec, &facts, &request).ok()?;
     let undo = plan.host.iter().filter_map(|step| step.undo()).collect();

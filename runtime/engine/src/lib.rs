@@ -3,6 +3,7 @@
 //! Start with `create`; the container's side is `init`.
 
 mod apply;
+pub mod base;
 mod cache;
 pub mod counters;
 pub mod create;

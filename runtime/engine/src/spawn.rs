@@ -90,14 +90,18 @@ pub fn spawn(plan: &Plan, world: &mut World, birth: Birth) -> Result<Spawned> {
     };
     let (host, theirs) = socket::packet_pair().on(|| "make a socket".into())?;
     hide_from_ptrace()?;
-    let before = join_around(plan, world)?;
+    let own = join_around(plan, world)?;
     let flags = plan.spawn.new.iter().fold(0, |flags, kind| flags | kind.flag());
     let between = !plan.spawn.between.is_empty();
     let cloned = clone3(if between { 0 } else { flags }, group.as_ref().map(AsFd::as_fd), Parent::Caller);
-    let side = cloned.on(|| "clone the container's process".into())?;
-    let child = match side {
-        Side::Parent(child) => child,
-        Side::Child => {
+    let cloned = cloned.on(|| "clone the container's process".into());
+    let child = match cloned {
+        Err(error) => {
+            own.go_back()?;
+            return Err(error);
+        }
+        Ok(Side::Parent(child)) => child,
+        Ok(Side::Child) => {
             drop(host);
             if between {
                 stage(plan, world, flags, &theirs);
@@ -111,7 +115,7 @@ pub fn spawn(plan: &Plan, world: &mut World, birth: Birth) -> Result<Spawned> {
     world.holder = None;
     let waits = birth.gate.is_some();
     drop(birth);
-    leave_again(before)?;
+    own.go_back()?;
     let child = if between { take_grandchild(child, &host)? } else { child };
     world.child = Some(child.pid);
     Ok(Spawned { child, host, waits })
@@ -130,23 +134,34 @@ fn hide_from_ptrace() -> Result<()> {
     prctl::set_dumpable(prctl::Dumpable::No).on(|| "hide the process from ptrace".into())
 }
 
-/// Joins what the child shall be born in, and keeps what the runtime was in.
-fn join_around(plan: &Plan, world: &World) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
-    let mut before = Vec::new();
+/// What the runtime is in itself while it is in the namespaces that its child shall be born in.
+#[derive(Debug, Default)]
+struct Own {
+    namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// Where it is among the mounts, when it has left those.
+    place: Option<ns::Place>,
+}
+
+/// Joins what the child shall be born in.
+fn join_around(plan: &Plan, world: &World) -> Result<Own> {
+    let mut own = Own::default();
     for (slot, kind) in &plan.spawn.around {
-        let own = match kind {
+        let file = match kind {
             NamespaceKind::Pid => "pid_for_children",
             NamespaceKind::Time => "time_for_children",
             other => other.file(),
         };
-        let own = world
+        let here = world
             .proc
-            .open_namespace("self", own)
+            .open_namespace("self", file)
             .on(|| format!("open the own {} namespace", kind.name()))?;
-        before.push((*kind, own));
+        if *kind == NamespaceKind::Mount {
+            own.place = Some(ns::Place::own().on(|| "open the own root and working folder".into())?);
+        }
+        own.namespaces.push((*kind, here));
         join(world, *slot, *kind)?;
     }
-    Ok(before)
+    Ok(own)
 }
 
 fn join(world: &World, slot: Slot, kind: NamespaceKind) -> Result<()> {
@@ -156,10 +171,15 @@ fn join(world: &World, slot: Slot, kind: NamespaceKind) -> Result<()> {
         .on(|| format!("join the {} namespace", kind.name()))
 }
 
-fn leave_again(before: Vec<(NamespaceKind, OwnedFd)>) -> Result<()> {
-    before.into_iter().try_for_each(|(kind, fd)| {
-        ns::setns(fd.as_fd(), kind.flag()).on(|| format!("go back to the own {} namespace", kind.name()))
-    })
+impl Own {
+    /// Goes back: whatever the runtime does next, to go on or to undo, is meant for its own namespaces.
+    fn go_back(self) -> Result<()> {
+        for (kind, fd) in self.namespaces {
+            ns::setns(fd.as_fd(), kind.flag())
+                .on(|| format!("go back to the own {} namespace", kind.name()))?;
+        }
+        self.place.map_or(Ok(()), |place| place.go_back()).on(|| "go back to the own working folder".into())
+    }
 }
 
 /// The process between: joins namespaces that the runtime could not come back from and clones init as the runtime's child.

@@ -142,6 +142,9 @@ pub struct CreateArgs {
     /// Descriptors after standard error that the container inherits
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
+    /// File of a mount namespace with few mounts, for the container's process to be born in: croft-shim's
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub mount_base: Option<PathBuf>,
 }
 
 // `run`.
@@ -277,6 +280,9 @@ pub struct PlanArgs {
     /// The container's name
     #[arg(long, value_name = "CONTAINER-ID", default_value = "plan")]
     pub id: String,
+    /// As for create
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub mount_base: Option<PathBuf>,
 }
 
 // `ps`.

@@ -2,27 +2,13 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-
 use croft_plan::build::{Driver, Keyring, PlanError, Request, RootSwitch, build};
-use croft_plan::facts::{Delegation, Facts, Lsm};
+use croft_plan::facts::Facts;
 use croft_plan::spec::Spec;
 use serde_json::{Value, json};
 
 fn facts() -> Facts {
-    Facts {
-        euid: 0,
-        egid: 0,
-        capabilities: u64::MAX,
-        last_capability: 40,
-        cgroups: common::unified(),
-        own_group: "/".into(),
-        v1_hierarchies: BTreeMap::new(),
-        delegated: Delegation::Everything,
-        id_map_programs: None,
-        lsm: Lsm::default(),
-        resctrl: Some("/sys/fs/resctrl".into()),
-    }
+    Facts { resctrl: Some("/sys/fs/resctrl".into()), ..common::facts() }
 }
 
 /// The steps about resctrl of a container with this `intelRdt`, and what undoes them.
@@ -41,6 +27,7 @@ fn planned(rdt: Value, facts: &Facts) -> Result<Vec<String>, PlanError> {
         keyring: Keyring::New,
         root_switch: RootSwitch::Pivot,
         driver: Driver::Cgroupfs,
+        mount_base: None,
     };
     let plan = build(&spec, facts, &request)?;
     let steps = plan.host.iter().chain(&plan.parent);

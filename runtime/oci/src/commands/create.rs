@@ -31,5 +31,6 @@ pub fn options(global: &Global, args: &CreateArgs, starter: Starter, attach: Att
         driver: if global.systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs },
         starter,
         attach,
+        mount_base: args.mount_base.clone(),
     }
 }

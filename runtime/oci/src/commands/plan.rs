@@ -20,6 +20,7 @@ pub fn run(global: &Global, root: &StateRoot, args: &PlanArgs) -> Result<ExitCod
         no_pivot: false,
         no_new_keyring: false,
         preserve_fds: 0,
+        mount_base: args.mount_base.clone(),
     };
     let options = super::create::options(global, &create, Starter::Another, Attach::Detached);
     let (_, _, plan, _) = decide(root, &options, &World::new()?)?;

@@ -1,5 +1,6 @@
 //! Decides: a spec and facts in, a plan out. Pure.
 
+mod birth;
 mod check;
 mod devices;
 mod exec;
@@ -40,6 +41,8 @@ pub struct Request {
     pub root_switch: RootSwitch,
     /// Who makes the control group.
     pub driver: Driver,
+    /// A mount namespace with few mounts, as croft_engine::base makes it, for the container's process to be born in: its file.
+    pub mount_base: Option<PathBuf>,
 }
 
 /// Whether a session keyring is made.
@@ -204,6 +207,7 @@ pub fn build(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan, Plan
     groups::add(&mut b)?;
     groups::add_resctrl(&mut b);
     namespaces(&mut b);
+    birth::add(&mut b);
     id_maps(&mut b)?;
     b.plan.mounts.extend(keyring(spec, request));
     mounts::add(&mut b)?;

@@ -9,7 +9,7 @@ use crate::step::{Base, Depth, MountChange, Slot, Step, Target};
 const RDONLY: u64 = 0x01;
 
 /// File systems whose superblock belongs to the kernel or to the namespace: read-only is said of the mount alone.
-const KERNEL: &[&str] = &["proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup", "cgroup2"];
+pub(super) const KERNEL: &[&str] = &["proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup", "cgroup2"];
 
 pub(super) fn add(b: &mut Builder<'_>) -> Result<(), PlanError> {
     let base = b.base_propagation();
