@@ -135,8 +135,9 @@ fn faulty_runtime(croft: &Path) -> Result<std::path::PathBuf> {
     let (faulty, folder) = (faulty.display(), croft.display());
     let script = format!(
         "#!/bin/sh\ncase \" $* \" in *' create '*)\n\
-         [ -e {folder}/plan ] || {{ for w; do [ \"$b\" = 1 ] && bundle=$w; b=0; [ \"$w\" = --bundle ] && b=1; done; \
-         {faulty} plan --bundle \"$bundle\" --id \"$w\" >{folder}/plan.new && mv {folder}/plan.new {folder}/plan; }}\nesac\n\
+         [ -e {folder}/plan ] || {{ for w; do case $o in --bundle) bundle=$w ;; --mount-base) base=$w ;; esac; o=$w; done; \
+         {faulty} plan --bundle \"$bundle\" --mount-base \"$base\" --id \"$w\" >{folder}/plan.new && \
+         mv {folder}/plan.new {folder}/plan; }}\nesac\n\
          [ -e {folder}/fault ] && {{ CROFT_FAULT=$(cat {folder}/fault); export CROFT_FAULT; }}\n\
          exec {faulty} \"$@\"\n"
     );
@@ -158,6 +159,7 @@ fn every_step_fails(host: &Host) -> Result<()> {
     let steps: Vec<&str> =
         plan.lines().filter_map(|l| l.strip_prefix("  ")).filter(|l| !l.starts_with(' ')).collect();
     ensure!(steps.len() > 40, "only {} steps:\n{plan}", steps.len());
+    ensure!(plan.contains(", around mount "), "it is born among all the host's mounts:\n{plan}");
     let before = remains(&croft, host)?;
     let mut failed = 0;
     for step in &steps {

@@ -1,8 +1,10 @@
 //! Containers from create to delete: what is answered, told, logged, recorded and left.
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use croft_harness::{Facility, Host, Subject, Test};
+use croft_harness::{Facility, Host, Subject, Test, process};
 use croft_shim::client::Error;
 use croft_shim::protocol::{EventKind, FailureKind, Io, Packet, Reply, Request, Status};
 
@@ -26,6 +28,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "a_start_that_hangs_is_given_up", requires: ROOT, run: a_start_that_hangs },
         Test { name: "a_lack_of_memory_is_told", requires: MEMORY, run: a_lack_of_memory },
         Test { name: "a_client_need_not_wait", requires: ROOT, run: a_client_need_not_wait },
+        Test { name: "containers_are_born_among_few_mounts", requires: ROOT, run: born_among_few_mounts },
     ],
 };
 
@@ -271,4 +274,50 @@ fn a_client_need_not_wait(host: &Host) -> Result<()> {
         ensure!(matches!(packet, Packet::Reply { number: n, .. } if n == number), "{packet:?}");
     }
     shim.ended()
+}
+
+/// A program of the shared root filesystem, run in the mount namespace `base`, where the host's procfs alone leads to it.
+fn run_in(base: &Path, shim: &Shim, args: &[&str]) -> Result<String> {
+    let busybox = shim.folder().join("rootfs/bin/busybox");
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--mount={}", base.display()));
+    command.arg(format!("/proc/{}/root{}", std::process::id(), busybox.display())).args(args);
+    Ok(process::run(&mut command, LIMIT)?.success()?.stdout)
+}
+
+/// A mount namespace with four mounts is all that there is to copy, however many the host has. Where its procfs is partly
+/// hidden, the kernel lets no new user namespace have its own (user_namespaces(7)): this tells that they are born there.
+fn born_among_few_mounts(host: &Host) -> Result<()> {
+    let shim = Shim::start(host)?;
+    let mut client = shim.client()?;
+    ensure!(list(&mut client)?.is_empty());
+    let files = std::fs::read_dir(format!("/proc/{}/fd", shim.pid()))?.flatten().map(|entry| entry.path());
+    let is_mounts =
+        |file: &PathBuf| file.read_link().is_ok_and(|to| to.to_string_lossy().starts_with("mnt:"));
+    let base = files.into_iter().find(is_mounts).context("the supervisor holds no mount namespace")?;
+    let table = run_in(&base, &shim, &["cat", "/proc/self/mountinfo"])?;
+    let mut points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+    points.sort_unstable();
+    ensure!(points == ["/", "/dev/null", "/proc", "/sys"], "{table}");
+
+    let mut create = |id: &str| {
+        let bundle = shim.bundle(id, "exec sleep 1000", |config| {
+            let map = serde_json::json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+            config["linux"]["uidMappings"] = map.clone();
+            config["linux"]["gidMappings"] = map;
+            let namespaces = config["linux"]["namespaces"].as_array_mut().expect("the default has some");
+            namespaces.push(serde_json::json!({ "type": "user" }));
+        })?;
+        let request = Request::Create { id: shim.name(id), bundle, io: Io::PIPES, log: None };
+        anyhow::Ok(client.call(request, &[]).map(drop))
+    };
+    create("a")??;
+    run_in(&base, &shim, &["mount", "-t", "tmpfs", "tmpfs", "/proc/sys"])?;
+    refused(create("b")?, FailureKind::Runtime, "not permitted")?;
+    run_in(&base, &shim, &["umount", "/proc/sys"])?;
+    create("b")??;
+    for id in ["a", "b"] {
+        client.done(Request::Delete { id: shim.name(id), exec: None, force: true })?;
+    }
+    shim.stop()
 }

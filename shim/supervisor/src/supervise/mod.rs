@@ -126,6 +126,8 @@ pub struct Supervisor {
     descriptors: rlimit::Limit,
     /// The signals that croft-oci, and so a hook, has blocked: those that were before this process blocked its own.
     unblocked: signal::Set,
+    /// The file of a mount namespace with few mounts, where croft-oci has containers born.
+    mount_base: Option<OwnedFd>,
     /// Whether children may have ended without a signal that tells of it.
     look_for_ends: bool,
     /// Held as long as this supervisor lives: one at a time looks after a root.
@@ -200,6 +202,7 @@ impl Supervisor {
             phase: Phase::Serving,
             descriptors,
             unblocked,
+            mount_base: mount_base(),
             look_for_ends: false,
             _lock: lock,
         };
@@ -291,6 +294,15 @@ impl Supervisor {
         self.next += 1;
         self.next
     }
+}
+
+/// A mount namespace for containers to be born in. Without one, making a container takes longer the more there are.
+fn mount_base() -> Option<OwnedFd> {
+    // An ordinary user could not join it.
+    if !croft_engine::is_root() {
+        return None;
+    }
+    croft_engine::base::make().map_err(|e| complain("make a base for containers", &io::Error::other(e))).ok()
 }
 
 fn listen(options: &Options) -> Result<OwnedFd, Error> {

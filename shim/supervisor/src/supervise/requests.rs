@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::Bound;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -116,8 +116,14 @@ impl Supervisor {
         }
         check(&key, &mut record.io)?;
         let bundle = record.bundle.clone();
+        // By its place among this process's files: no descriptor of it is inherited, by croft-oci or by what that runs.
+        let base = self.mount_base.as_ref();
+        let base = base.map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
         self.make(caller, Verb::Create, key, record, |command| {
             command.arg("--bundle").arg(bundle);
+            if let Some(base) = base {
+                command.arg("--mount-base").arg(base);
+            }
             Ok(())
         })
     }
