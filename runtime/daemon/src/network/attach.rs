@@ -93,6 +93,7 @@ impl Networks {
             host.cable(of, bridge, port, &end).map_err(failed)?;
             host.route_to(of, endpoint, port).map_err(failed)?;
             if endpoint.limits != Rates::default() {
+                let _setting_up = self.setting_up();
                 host.limit(port, endpoint.limits).map_err(failed)?;
             }
             let role = if attached.way_out() == Some(*number) { Role::WayOut } else { Role::Further };
@@ -102,7 +103,8 @@ impl Networks {
             let there = host.find(port).map_err(failed)?;
             host.find(&of.bridge).map_err(failed)?;
             if let Some(there) = there {
-                self.shorten(&mut host, (of, endpoint), &there, &self.setting_up());
+                host.know(&there, endpoint.mac).map_err(failed)?;
+                self.shorten(&mut host, (of, endpoint), &there, &self.setting_up())?;
             }
         }
         Ok(())
@@ -139,11 +141,10 @@ impl Networks {
         }
         {
             let setting_up = self.setting_up();
-            let mut host = Links::open().map_err(|f| of_failure(&title, f))?;
-            self.forget(&mut host, &attached, &[], &setting_up)?;
+            let forgotten = self.forget(&attached, &[], &setting_up);
             self.firewall.remove(&firewall::of_attached(&attached)).map_err(|f| of_failure(&title, f))?;
             // Without the record nobody would ask the service again, and it would listen on the container's ports for ever.
-            freed?;
+            freed.and(forgotten)?;
             self.attached.remove(container)?;
         }
         self.known().unpublish(container, &attached.lease.publish);
@@ -180,9 +181,11 @@ impl Networks {
         let failed = |f| of_failure(&format!("count the packets of {container}"), f);
         let mut links = Links::open().map_err(failed)?;
         let mut counters = Vec::new();
-        for (port, endpoint) in attached.ports.iter().zip(attached.lease.endpoints) {
+        for ((port, endpoint), of) in
+            attached.ports.iter().zip(attached.lease.endpoints).zip(&attached.networks)
+        {
             let Some(link) = links.find(port).map_err(failed)? else { continue };
-            let (past, traffic) = (self.sent_past(&link, &endpoint)?, link.traffic);
+            let (past, traffic) = (self.sent_past(of, &endpoint)?, link.traffic);
             counters.push(Counters {
                 network: endpoint.network,
                 interface: endpoint.interface,

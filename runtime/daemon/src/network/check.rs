@@ -201,6 +201,8 @@ impl Networks {
             self.subnets.give_back(net);
         }
         let mut links = Links::open().map_err(failed)?;
+        // First, as it closes what must be closed, whatever else cannot be mended.
+        self.mend_shortcut(&mut links, &self.setting_up())?;
         let all = links.all().map_err(failed)?;
         let used: HashSet<&str> =
             attached.iter().flat_map(|(_, a)| &a.networks).map(|of| of.bridge.as_str()).collect();
@@ -215,23 +217,28 @@ impl Networks {
                     let Some(link) = all.iter().find(|link| link.name == *port) else { continue };
                     let is_plugged = link.bridge == Some(bridge);
                     match of.mode {
-                        Mode::Bridge if !is_plugged => links.plug(link, bridge),
-                        Mode::Bridge => Ok(()),
-                        Mode::Routed => links.route_to(of, endpoint, port),
+                        Mode::Bridge if !is_plugged => {
+                            links.plug(link, bridge).map_err(failed)?;
+                            let plugged = Link { bridge: Some(bridge), is_up: true, ..link.clone() };
+                            links.know(&plugged, endpoint.mac).map_err(failed)?;
+                            self.shorten(&mut links, (of, endpoint), &plugged, &self.setting_up())?;
+                        }
+                        Mode::Bridge => {}
+                        Mode::Routed => links.route_to(of, endpoint, port).map_err(failed)?,
                     }
-                    .map_err(failed)?;
                     if of.mode == Mode::Bridge && (is_changed || !is_plugged) {
                         links.lead_back(link, filters_bridges).map_err(failed)?;
                     }
                 }
             }
         }
-        for (port, rates) in unlimited(&mut links, &attached).map_err(failed)? {
-            links.limit(&port, rates).map_err(failed)?;
-        }
         {
             let setting_up = self.setting_up();
-            self.mend_shortcut(&mut links, &setting_up)?;
+            // Read again: a limit may have been changed since.
+            let attached = self.attached.all::<Attached>()?;
+            for (port, rates) in unlimited(&mut links, &attached).map_err(failed)? {
+                links.limit(&port, rates).map_err(failed)?;
+            }
             let wanted = self.wanted(&setting_up)?;
             match self.firewall.content(forwarding::others(&self.state)).map_err(failed)? {
                 None if wanted.is_empty() => {}

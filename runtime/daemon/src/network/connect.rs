@@ -98,13 +98,13 @@ impl Networks {
         let mut host = Links::open().map_err(failed)?;
         let setting_up = self.setting_up();
         let there = host.find(port).map_err(failed)?;
-        if let Some(there) = &there {
-            self.lengthen(there, endpoint, &setting_up)?;
+        let of = attached.networks.iter().find(|of| of.name == network);
+        if let Some(of) = of {
+            self.lengthen(of, endpoint, &setting_up)?;
         }
         host.limit(port, limits).map_err(failed)?;
-        let mut networks = attached.networks.iter();
-        if let Some((of, there)) = networks.find(|of| of.name == network).zip(there) {
-            self.shorten(&mut host, (of, endpoint), &there, &setting_up);
+        if let Some((of, there)) = of.zip(there) {
+            self.shorten(&mut host, (of, endpoint), &there, &setting_up)?;
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Networks {
         self.attached.save(container, &after)?;
         {
             let setting_up = self.setting_up();
-            self.forget(&mut host, &before, &after.ports, &setting_up)?;
+            self.forget(&before, &after.ports, &setting_up)?;
             let over = minus(&firewall::of_attached(&before), &firewall::of_attached(&after));
             self.firewall.remove(&over).map_err(failed)?;
         }

@@ -57,7 +57,8 @@ fn keep_advertisements() -> Result<(), String> {
 
 /// Whether packets that stay on a bridge go through the rules for those that do not (br_netfilter).
 pub fn filters_bridges() -> bool {
-    fs::read_to_string(setting("bridge/bridge-nf-call-iptables")).is_ok_and(|text| text.trim() == "1")
+    let is_on = |name| fs::read_to_string(setting(name)).is_ok_and(|text| text.trim() == "1");
+    ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"].into_iter().any(is_on)
 }
 
 /// What is done with packets that are not for containers.

@@ -15,6 +15,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
     InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64,
 };
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -37,6 +38,8 @@ pub struct Link {
     pub mtu: u32,
     /// The bridge that it is a port of.
     pub bridge: Option<u32>,
+    /// Whether it is set up.
+    pub is_up: bool,
     /// What went through it.
     pub traffic: Traffic,
 }
@@ -277,6 +280,25 @@ impl Links {
         }
     }
 
+    /// Tells a port's bridge who is there, for good: of its own it forgets who is silent, or whose packets go past it, and shows all
+    /// neighbours what comes for them.
+    ///
+    /// # Errors
+    /// When the kernel does not want to.
+    pub fn know(&mut self, port: &Link, mac: Mac) -> Result<(), Failure> {
+        if port.bridge.is_none() {
+            return Ok(());
+        }
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = port.index;
+        message.header.flags = NeighbourFlags::Controller;
+        message.header.state = NeighbourState::Noarp;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+        let what = format!("tell the bridge who is at {}", port.name);
+        self.one(what, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).map(drop)
+    }
+
     /// Removes a device. One that is not there is fine.
     ///
     /// # Errors
@@ -359,7 +381,9 @@ fn link_local(index: u32, mac: Mac) -> Request<RouteNetlinkMessage> {
 fn link(answer: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = answer else { return None };
     let index = message.header.index;
-    let mut link = Link { index, name: String::new(), mtu: 0, bridge: None, traffic: Traffic::default() };
+    let is_up = message.header.flags.contains(LinkFlags::Up);
+    let mut link =
+        Link { index, name: String::new(), mtu: 0, bridge: None, is_up, traffic: Traffic::default() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,

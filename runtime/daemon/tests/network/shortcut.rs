@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use croft_api::network::Rates;
@@ -16,6 +18,11 @@ pub const ALL: &[crate::Test] = &[
     ("nobody_takes_the_shortcut_in_anothers_name", spoofed),
     ("limits_and_rules_for_bridges_close_the_shortcut", closed),
     ("another_croftd_finds_the_shortcut", another),
+    ("programs_of_a_croftd_that_is_gone_are_replaced", replaced),
+    ("programs_of_a_croftd_that_is_gone_are_taken_away", taken_away),
+    ("a_shortcut_gives_way_to_what_is_there", gives_way),
+    ("limits_hold_while_things_are_mended", mended_limits),
+    ("a_bridge_knows_who_is_there", known),
     ("what_is_left_of_a_shortcut_is_found_and_taken_away", left_over),
 ];
 
@@ -82,6 +89,13 @@ fn past() {
     assert!(a.pings(b4));
     wall();
     assert!(a.pings(b4) && b.pings(a4));
+}
+
+/// The host's end of a container's cable.
+fn port_of(guest: &Guest) -> String {
+    let shown = guest.must("ip -o link show dev eth0");
+    let index = shown.split("eth0@if").nth(1).and_then(|rest| rest.split(':').next()).unwrap();
+    sh(&format!("ip -o link | grep '^{index}:' | grep -o 't-v[0-9a-f]*'")).trim().to_owned()
 }
 
 /// Sends datagrams from an address that need not be its own.
@@ -175,8 +189,8 @@ fn spoofed() {
 
 fn closed() {
     let scene = Scene::new();
-    let ((a, _), (_b, of_b)) = (scene.container("a", &[], &[]), scene.container("b", &[], &[]));
-    let b4 = of_b.endpoints[0].ipv4;
+    let ((a, of_a), (b, of_b)) = (scene.container("a", &[], &[]), scene.container("b", &[], &[]));
+    let (a4, b4) = (of_a.endpoints[0].ipv4, of_b.endpoints[0].ipv4);
     let limit = |name, ingress, egress| {
         scene.networks.limit(name, "croft", Rates { ingress, egress }).unwrap();
     };
@@ -196,14 +210,27 @@ fn closed() {
         }
     }
     assert!(count() >= before + 4, "what was counted stays");
-    // A host's rules see what stays on its bridges, if they are told to.
-    if fs::write(FILTER_BRIDGES, "1").is_ok() {
-        scene.networks.mend().unwrap();
-        assert!(!a.pings(b4));
-        fs::write(FILTER_BRIDGES, "0").unwrap();
-        scene.networks.mend().unwrap();
-        assert!(a.pings(b4));
+    // A host's rules see what stays on its bridges, if they are told to, where br_netfilter is there.
+    for which in ["iptables", "ip6tables"] {
+        let setting = FILTER_BRIDGES.replace("iptables", which);
+        if fs::write(&setting, "1").is_ok() {
+            scene.networks.mend().unwrap();
+            assert!(!a.pings(b4), "{which}");
+            fs::write(&setting, "0").unwrap();
+            scene.networks.mend().unwrap();
+            assert!(a.pings(b4), "{which}");
+        }
     }
+    // A port that somebody sets down lets nothing in.
+    let port = port_of(&b);
+    sh(&format!("ip link set {port} down"));
+    scene.networks.mend().unwrap();
+    let before = arrived(&b);
+    send_as(&a, a4.into(), b4.into());
+    assert_eq!(arrived(&b), before);
+    sh(&format!("ip link set {port} up"));
+    scene.networks.mend().unwrap();
+    assert!(a.pings(b4));
     scene.is_well();
 }
 
@@ -247,6 +274,126 @@ fn another() {
     wall();
     assert!(a.pings(c4) && c.pings(b4));
     assert_eq!(networks.check().unwrap(), []);
+}
+
+/// As after an upgrade: the ports have a program with tables that the new croftd does not know.
+fn upgraded(shortcut: bool) {
+    let scene = Scene::new();
+    let ((a, _), (b, of_b)) = (scene.container("a", &[], &[]), scene.container("b", &[], &[]));
+    let b4 = of_b.endpoints[0].ipv4;
+    assert!(a.pings(b4));
+    let Scene { folder, networks, .. } = scene;
+    drop(networks);
+    let (records, aside) = (folder.path().join("state/network/attached"), folder.path().join("aside"));
+    let move_all = |from: &Path, to: &Path| {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            fs::rename(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    };
+    move_all(&records, &aside);
+    let networks = Networks::open(Settings { shortcut, ..settings(folder.path()) }).unwrap();
+    assert_eq!(networks.counters("b").unwrap(), []);
+    networks.detach("nobody").unwrap();
+    // Now it has tables of its own, or none.
+    networks.check().unwrap();
+    move_all(&aside, &records);
+    networks.mend().unwrap();
+    wall();
+    assert_eq!(a.pings(b4), shortcut, "past the bridge");
+    no_wall();
+    networks.limit("b", "croft", Rates { ingress: Some(10_000_000), egress: None }).unwrap();
+    let measured = rate(&a, &b, b4, Duration::from_millis(500));
+    assert!(measured < 20e6, "{measured:.0}");
+    networks.limit("b", "croft", Rates::default()).unwrap();
+    networks.detach("b").unwrap();
+    b.end();
+    networks.sweep().unwrap();
+    let b = Guest::container();
+    networks.attach("b", b.namespace()).unwrap();
+    assert!(a.pings(b4), "started again");
+    assert_eq!(networks.check().unwrap(), []);
+}
+
+fn replaced() {
+    upgraded(true);
+}
+
+fn taken_away() {
+    upgraded(false);
+}
+
+fn gives_way() {
+    let scene = Scene::new();
+    let ((a, _), (b, of_b)) = (scene.container("a", &[], &[]), scene.container("b", &[], &[]));
+    let b4 = of_b.endpoints[0].ipv4;
+    let port = port_of(&a);
+    // A limit of the host's own, and no other filter goes before it.
+    sh(&format!(
+        "tc qdisc del dev {port} ingress; ip link add sink type ifb; ip link set sink up; tc qdisc add dev sink root tbf rate 10mbit burst 16kb limit 200kb"
+    ));
+    sh(&format!(
+        "tc qdisc add dev {port} ingress; tc filter add dev {port} parent ffff: protocol all prio 10 u32 match u32 0 0 action mirred egress redirect dev sink"
+    ));
+    for _ in 0..2 {
+        scene.networks.mend().unwrap();
+        let filters = sh(&format!("tc filter show dev {port} parent ffff:"));
+        assert!(filters.contains("sink") && !filters.contains("bpf"), "{filters}");
+    }
+    let measured = rate(&a, &b, b4, Duration::from_millis(500));
+    assert!(measured < 20e6, "{measured:.0}");
+    // What a croftd has left of a limit that it was killed over is no limit.
+    sh(&format!(
+        "tc qdisc del dev {port} ingress; ip link del sink; ip link add {} type ifb",
+        port.replace("-v", "-i")
+    ));
+    scene.networks.limit("a", "croft", Rates { ingress: None, egress: Some(10_000_000) }).unwrap();
+    let measured = rate(&a, &b, b4, Duration::from_millis(500));
+    assert!(measured < 20e6, "{measured:.0}");
+    scene.networks.limit("a", "croft", Rates::default()).unwrap();
+    let device = port.replace("-v", "-i");
+    sh(&format!("ip link add {device} type ifb"));
+    scene.networks.limit("a", "croft", Rates { ingress: None, egress: Some(10_000_000) }).unwrap();
+    let measured = rate(&a, &b, b4, Duration::from_millis(500));
+    assert!(measured < 20e6, "{measured:.0}");
+    scene.is_well();
+}
+
+fn mended_limits() {
+    let scene = Scene::new();
+    let ((a, _), (_b, of_b)) = (scene.container("a", &[], &[]), scene.container("b", &[], &[]));
+    let b4 = of_b.endpoints[0].ipv4;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                scene.networks.mend().unwrap();
+            }
+        });
+        for round in 0..20 {
+            for egress in [Some(10_000_000), None] {
+                scene.networks.limit("a", "croft", Rates { ingress: None, egress }).unwrap();
+                if !a.pings(b4) {
+                    is_over.store(true, Ordering::Relaxed);
+                    panic!("round {round}, {egress:?}");
+                }
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    scene.is_well();
+}
+
+/// What comes for a container that speaks to its neighbours only is not shown to all of them, once the bridge would have forgotten it.
+fn known() {
+    let scene = Scene::new();
+    let (a, of_a) = scene.container("a", &[], &[]);
+    let entry = || sh(&format!("bridge fdb show dev {} | grep {}", port_of(&a), of_a.endpoints[0].mac));
+    assert!(entry().contains("static"), "{}", entry());
+    sh("ip link del t-b0");
+    scene.networks.mend().unwrap();
+    assert!(entry().contains("static"), "{}", entry());
 }
 
 fn left_over() {

@@ -7,16 +7,17 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
+use rustix::io::Errno;
 
 use super::super::netlink::Failure;
+use super::Links;
 use super::limits::{ALL_PROTOCOLS, INGRESS, PRIORITY, tc};
-use super::{Links, request};
 
 impl Links {
     /// Runs `program` for each packet that comes in at the device with this index, which has no filter yet.
     ///
     /// # Errors
-    /// EEXIST: it has filters. Others when the kernel lacks what is needed.
+    /// EEXIST: it has filters of somebody else. Others when the kernel lacks what is needed. Nothing is left of it then.
     pub fn classify(&mut self, index: u32, program: BorrowedFd<'_>, name: &str) -> Result<(), Failure> {
         let what = format!("run {name} for what comes from device {index}");
         let queue = tc(index, INGRESS, TcHandle::INGRESS, "ingress", vec![]);
@@ -29,12 +30,17 @@ impl Links {
         let mut filter = tc(index, TcHandle::UNSPEC, INGRESS, TcFilterBpf::KIND, options);
         filter.header.info = PRIORITY << 16 | u32::from(ALL_PROTOCOLS.to_be());
         let new = NLM_F_CREATE | NLM_F_EXCL;
-        self.0
-            .send(vec![
-                request(what.clone(), RouteNetlinkMessage::NewQueueDiscipline(queue), new),
-                request(what, RouteNetlinkMessage::NewTrafficFilter(filter), new),
-            ])
-            .map(drop)
+        let queued = self.one(what.clone(), RouteNetlinkMessage::NewQueueDiscipline(queue), new);
+        match queued {
+            // A croftd that was killed has left it so.
+            Err(failure) if failure.errno() == Some(Errno::EXIST) && self.filters(index)?.is_empty() => {}
+            queued => drop(queued?),
+        }
+        let filtered = self.one(what, RouteNetlinkMessage::NewTrafficFilter(filter), new);
+        if filtered.is_err() {
+            self.no_queue(name, index, TcHandle::INGRESS)?;
+        }
+        filtered.map(drop)
     }
 
     /// Takes away whatever sees what comes in at a device.
@@ -45,25 +51,40 @@ impl Links {
         self.no_queue(name, index, TcHandle::INGRESS)
     }
 
-    /// The number of the program that sees what comes in at a device, if there is one.
+    /// The number of the program called `name` that sees what comes in at a device, if there is one.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn classifier(&mut self, index: u32) -> Result<Option<u32>, Failure> {
+    pub fn classifier(&mut self, index: u32, name: &str) -> Result<Option<u32>, Failure> {
+        Ok(self.filters(index)?.into_iter().find_map(|filter| program_of(filter, name)))
+    }
+
+    /// Whether what comes in at a device is led elsewhere.
+    pub(super) fn is_led(&mut self, index: u32) -> Result<bool, Failure> {
+        let is_u32 = |filter: &TcMessage| filter.attributes.contains(&TcAttribute::Kind("u32".to_owned()));
+        Ok(self.filters(index)?.iter().any(is_u32))
+    }
+
+    fn filters(&mut self, index: u32) -> Result<Vec<TcMessage>, Failure> {
         let message = tc(index, TcHandle::UNSPEC, INGRESS, TcFilterBpf::KIND, vec![]);
         let what = format!("list the filters of device {index}");
         let answers = self.0.dump(&what, &RouteNetlinkMessage::GetTrafficFilter(message))?;
-        Ok(answers.into_iter().find_map(program_of))
+        let filters = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter),
+            _ => None,
+        });
+        Ok(filters.collect())
     }
 }
 
-fn program_of(answer: RouteNetlinkMessage) -> Option<u32> {
-    let RouteNetlinkMessage::NewTrafficFilter(TcMessage { attributes, .. }) = answer else { return None };
-    let options = attributes.into_iter().find_map(|attribute| match attribute {
+fn program_of(filter: TcMessage, name: &str) -> Option<u32> {
+    let options = filter.attributes.into_iter().find_map(|attribute| match attribute {
         TcAttribute::Options(options) => Some(options),
         _ => None,
     })?;
-    options.into_iter().find_map(|option| match option {
+    let is_named =
+        options.iter().any(|o| matches!(o, TcOption::Bpf(TcFilterBpfOption::ProgName(n)) if n == name));
+    options.into_iter().filter(|_| is_named).find_map(|option| match option {
         TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(id),
         _ => None,
     })

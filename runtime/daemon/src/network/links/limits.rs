@@ -68,9 +68,12 @@ impl Links {
             self.no_queue(port, index, TcHandle::INGRESS)?;
             return self.remove(&device);
         };
-        if self.find(&device)?.is_none() {
-            // One that somebody removed is still where packets are led to, and dropped.
+        let there = self.find(&device)?;
+        if there.is_none() || !self.is_led(index)? {
+            // One that somebody removed is still where packets are led to, and dropped; and the shortcut's program leads nowhere.
             self.no_queue(port, index, TcHandle::INGRESS)?;
+        }
+        if there.is_none() {
             let mut message = LinkMessage::default();
             message.attributes.push(LinkAttribute::IfName(device.clone()));
             message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
@@ -133,7 +136,7 @@ impl Links {
             vec![],
         );
         match self.one(
-            format!("lift the limit of {name}"),
+            format!("take the queues and filters of {name} away"),
             RouteNetlinkMessage::DelQueueDiscipline(message),
             0,
         ) {

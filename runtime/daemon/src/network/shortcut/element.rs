@@ -3,31 +3,35 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::mac::Mac;
-use super::super::record::Endpoint;
+use super::super::record::{Definition, Endpoint};
 use super::program::{
-    CLOSED, KEY_MAC, KEY_SIZE, RECEIVER_BYTES, RECEIVER_PACKETS, RECEIVER_SIZE, SENDER_HAS_IPV6, SENDER_IPV4,
-    SENDER_IPV6, SENDER_MAC, SENDER_SIZE,
+    CLOSED, KEY_MAC, KEY_NETWORK, KEY_SIZE, RECEIVER_BYTES, RECEIVER_PACKETS, RECEIVER_PORT, RECEIVER_SIZE,
+    SENDER_HAS_IPV6, SENDER_IPV4, SENDER_IPV6, SENDER_MAC, SENDER_NETWORK, SENDER_SIZE,
 };
 
-/// A container's place on a bridge.
+/// A container's place in a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The bridge's index.
-    pub bridge: u32,
+    /// The network, by its first address: the bridge may be made anew, and has another index then.
+    pub network: Ipv4Addr,
     /// The container's hardware address.
     pub mac: Mac,
 }
 
 impl Place {
+    pub fn new(of: &Definition, endpoint: &Endpoint) -> Self {
+        Place { network: of.ipv4.network(), mac: endpoint.mac }
+    }
+
     pub fn key(&self) -> [u8; KEY_SIZE] {
         let mut key = [0; KEY_SIZE];
-        put(&mut key, 0, &self.bridge.to_ne_bytes());
+        put(&mut key, KEY_NETWORK, &self.network.octets());
         put(&mut key, KEY_MAC, &self.mac.0);
         key
     }
 
     pub fn of_key(key: &[u8; KEY_SIZE]) -> Self {
-        Place { bridge: u32::from_ne_bytes(get(key, 0)), mac: Mac(get(key, KEY_MAC)) }
+        Place { network: Ipv4Addr::from(get::<4>(key, KEY_NETWORK)), mac: Mac(get(key, KEY_MAC)) }
     }
 }
 
@@ -41,16 +45,16 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// The container of an endpoint at `bridge`.
-    pub fn new(endpoint: &Endpoint, bridge: u32) -> Self {
-        let place = Place { bridge, mac: endpoint.mac };
+    /// The container of an endpoint in a network.
+    pub fn new(of: &Definition, endpoint: &Endpoint) -> Self {
+        let place = Place::new(of, endpoint);
         let ipv6 = endpoint.ipv6.map(|ip| [ip, endpoint.mac.link_local()]);
         Sender { place, ipv4: endpoint.ipv4, ipv6 }
     }
 
     pub fn to_bytes(self) -> [u8; SENDER_SIZE] {
         let mut bytes = [0; SENDER_SIZE];
-        put(&mut bytes, 0, &self.place.bridge.to_ne_bytes());
+        put(&mut bytes, SENDER_NETWORK, &self.place.network.octets());
         put(&mut bytes, SENDER_MAC, &self.place.mac.0);
         put(&mut bytes, SENDER_HAS_IPV6, &u16::from(self.ipv6.is_some()).to_ne_bytes());
         put(&mut bytes, SENDER_IPV4, &self.ipv4.octets());
@@ -75,14 +79,15 @@ pub struct Receiver {
 impl Receiver {
     pub fn to_bytes(self) -> [u8; RECEIVER_SIZE] {
         let mut bytes = [0; RECEIVER_SIZE];
-        put(&mut bytes, 0, &self.port.unwrap_or(CLOSED.cast_unsigned()).to_ne_bytes());
+        put(&mut bytes, RECEIVER_PORT, &self.port.unwrap_or(CLOSED.cast_unsigned()).to_ne_bytes());
         put(&mut bytes, RECEIVER_PACKETS, &self.packets.to_ne_bytes());
         put(&mut bytes, RECEIVER_BYTES, &self.bytes.to_ne_bytes());
         bytes
     }
 
     pub fn of_bytes(bytes: &[u8; RECEIVER_SIZE]) -> Self {
-        let port = Some(u32::from_ne_bytes(get(bytes, 0))).filter(|port| *port != CLOSED.cast_unsigned());
+        let port = Some(u32::from_ne_bytes(get(bytes, RECEIVER_PORT)))
+            .filter(|port| *port != CLOSED.cast_unsigned());
         let number = |at| u64::from_ne_bytes(get(bytes, at));
         Receiver { port, packets: number(RECEIVER_PACKETS), bytes: number(RECEIVER_BYTES) }
     }

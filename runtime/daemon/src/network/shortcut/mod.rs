@@ -8,7 +8,9 @@
 //! The program and its tables belong to the kernel, which keeps them as long as one port has the program, whether croftd runs or not.
 //! A croftd that starts finds them by the ports that it has a record of.
 //!
-//! Where the host's rules are to see what stays on a bridge (`br_netfilter`), it is not used: they would not see it.
+//! Where the host's rules are to see what stays on a bridge (`br_netfilter`), it is not used: they would not see it. A port that somebody
+//! unplugs or sets down is closed when that is seen, within half a minute. What else a host can do at a bridge does not hold for these
+//! packets: nft's tables of the families bridge and netdev, ebtables, tc at the ports, isolated ports. `croftd --no-shortcut` is for that.
 
 mod element;
 mod program;
@@ -36,31 +38,37 @@ fn failed(error: &croft_sys::Error) -> Problem {
     Problem::new(Kind::Internal, "change the shortcut between containers", error.to_string())
 }
 
-/// Whether packets from and to a container may take it: not past a limit.
-fn may_take(of: &Definition, endpoint: &Endpoint) -> bool {
-    of.mode == Mode::Bridge && endpoint.limits == Rates::default()
-}
-
 /// The ports of a container in networks with a bridge.
 fn on_bridges(attached: &Attached) -> impl Iterator<Item = (&String, &Endpoint, &Definition)> {
     let all = attached.ports.iter().zip(&attached.lease.endpoints).zip(&attached.networks);
     all.map(|((port, endpoint), of)| (port, endpoint, of)).filter(|(.., of)| of.mode == Mode::Bridge)
 }
 
+/// Whether a port has the program of `tables`. That of a croftd before this one is taken away: nobody changes its tables any more.
+fn has_own(host: &mut Links, tables: Option<&Tables>, port: &Link) -> Result<bool, Failure> {
+    let Some(id) = host.classifier(port.index, NAME)? else { return Ok(false) };
+    let is_own = tables.is_some_and(|tables| tables.id() == id);
+    if is_own {
+        return Ok(true);
+    }
+    match host.declassify(&port.name, port.index) {
+        // It has gone with its container.
+        Err(failure) if failure.errno() == Some(Errno::NODEV) => Ok(false),
+        gone => gone.map(|()| false),
+    }
+}
+
 /// Runs the program at a port, if it does not.
 fn run_at(host: &mut Links, tables: &Tables, port: &Link) -> Result<(), Failure> {
-    match host.classifier(port.index)? {
-        Some(id) if id == tables.id() => return Ok(()),
-        // That of another version of croftd, with tables of its own.
-        Some(_) => host.declassify(&port.name, port.index)?,
-        None => {}
+    match has_own(host, Some(tables), port)? {
+        true => Ok(()),
+        false => host.classify(port.index, tables.program(), NAME),
     }
-    host.classify(port.index, tables.program(), NAME)
 }
 
 impl Networks {
     fn tables(&self) -> Option<Arc<Tables>> {
-        self.shortcut.tables(|| self.programs().unwrap_or_default())
+        self.shortcut.tables(|| self.programs())
     }
 
     /// The programs at containers' ports.
@@ -71,33 +79,48 @@ impl Networks {
         let mut host = Links::open().map_err(failed)?;
         let mut programs = BTreeSet::new();
         for link in host.all().map_err(failed)?.iter().filter(|link| ports.contains(&link.name)) {
-            programs.extend(host.classifier(link.index).map_err(failed)?);
+            programs.extend(host.classifier(link.index, NAME).map_err(failed)?);
         }
         Ok(programs)
     }
 
-    /// Lets packets from and to a container take the shortcut, if they may, at a port that is there. Where that cannot be they go by the
-    /// bridge.
+    /// Lets packets from and to a container take the shortcut, if they may, at a port that is there, and go by the bridge otherwise. They do
+    /// that also where the kernel does not take the program.
+    ///
+    /// # Errors
+    /// When packets that may not take it would go on doing so.
     pub(super) fn shorten(
         &self,
         host: &mut Links,
         (of, endpoint): (&Definition, &Endpoint),
         port: &Link,
-        _: &MutexGuard<'_, ()>,
-    ) {
-        if !self.shortcut.is_wanted() || !may_take(of, endpoint) || forwarding::filters_bridges() {
-            return;
+        setting_up: &MutexGuard<'_, ()>,
+    ) -> Result<(), Problem> {
+        if of.mode != Mode::Bridge {
+            return Ok(());
         }
-        let (Some(tables), Some(bridge)) = (self.tables(), port.bridge) else { return };
-        let opened = match run_at(host, &tables, port) {
+        // Who sets a port down, or unplugs it, means all packets.
+        let may = self.shortcut.is_wanted()
+            && endpoint.limits == Rates::default()
+            && port.is_up
+            && port.bridge.is_some()
+            && !forwarding::filters_bridges();
+        let tables = self.tables();
+        let Some(tables) = tables.as_deref().filter(|_| may) else {
+            has_own(host, tables.as_deref(), port)
+                .map_err(|failure| of_failure("close the shortcut between containers", failure))?;
+            return self.lengthen(of, endpoint, setting_up);
+        };
+        let opened = match run_at(host, tables, port) {
             // It has gone with its container.
-            Err(failure) if failure.errno() == Some(Errno::NODEV) => return,
+            Err(failure) if failure.errno() == Some(Errno::NODEV) => return Ok(()),
             Err(failure) => Err(format!("{}: {}", failure.what, failure.error)),
-            Ok(()) => tables.open(Sender::new(endpoint, bridge), port.index).map_err(|e| e.to_string()),
+            Ok(()) => tables.open(Sender::new(of, endpoint), port.index).map_err(|e| e.to_string()),
         };
         if let Err(why) = opened {
-            tracing::warn!(port = port.name, why, "packets from and to a container all go by its bridge");
+            self.shortcut.complain(&port.name, &why);
         }
+        Ok(())
     }
 
     /// Lets packets from and to a container go by the bridge.
@@ -106,12 +129,12 @@ impl Networks {
     /// When the kernel does not want to.
     pub(super) fn lengthen(
         &self,
-        port: &Link,
+        of: &Definition,
         endpoint: &Endpoint,
         _: &MutexGuard<'_, ()>,
     ) -> Result<(), Problem> {
-        let (Some(tables), Some(bridge)) = (self.tables(), port.bridge) else { return Ok(()) };
-        tables.close(Place { bridge, mac: endpoint.mac }).map_err(|e| failed(&e))
+        let Some(tables) = self.tables() else { return Ok(()) };
+        tables.close(Place::new(of, endpoint)).map_err(|e| failed(&e))
     }
 
     /// Forgets a container's ports that are not in `but`.
@@ -120,17 +143,13 @@ impl Networks {
     /// When the kernel does not want to.
     pub(super) fn forget(
         &self,
-        host: &mut Links,
         attached: &Attached,
         but: &[String],
         _: &MutexGuard<'_, ()>,
     ) -> Result<(), Problem> {
         let Some(tables) = self.tables() else { return Ok(()) };
         for (_, endpoint, of) in on_bridges(attached).filter(|(port, ..)| !but.contains(port)) {
-            let bridge = host.find(&of.bridge).map_err(|f| of_failure("find a container's bridge", f))?;
-            // Without its bridge, what is kept of it is found by [`Networks::mend`].
-            let Some(bridge) = bridge else { continue };
-            tables.remove(Place { bridge: bridge.index, mac: endpoint.mac }).map_err(|e| failed(&e))?;
+            tables.remove(Place::new(of, endpoint)).map_err(|e| failed(&e))?;
         }
         Ok(())
     }
@@ -139,11 +158,9 @@ impl Networks {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub(super) fn sent_past(&self, port: &Link, endpoint: &Endpoint) -> Result<Receiver, Problem> {
-        let (Some(tables), Some(bridge)) = (self.tables(), port.bridge) else {
-            return Ok(Receiver::default());
-        };
-        let receiver = tables.receiver(Place { bridge, mac: endpoint.mac }).map_err(|e| failed(&e))?;
+    pub(super) fn sent_past(&self, of: &Definition, endpoint: &Endpoint) -> Result<Receiver, Problem> {
+        let Some(tables) = self.tables() else { return Ok(Receiver::default()) };
+        let receiver = tables.receiver(Place::new(of, endpoint)).map_err(|e| failed(&e))?;
         Ok(receiver.unwrap_or_default())
     }
 
@@ -157,7 +174,7 @@ impl Networks {
         let places = tables.places().map_err(|e| failed(&e))?;
         let attached = self.attached.all::<Attached>()?;
         let all = || attached.iter().flat_map(|(_, attached)| on_bridges(attached));
-        let is_stray = |place: &&Place| all().all(|(_, endpoint, _)| endpoint.mac != place.mac);
+        let is_stray = |place: &&Place| all().all(|(_, endpoint, of)| Place::new(of, endpoint) != **place);
         Ok(places.iter().filter(is_stray).map(|place| place.mac.to_string()).collect())
     }
 
@@ -170,26 +187,20 @@ impl Networks {
         host: &mut Links,
         setting_up: &MutexGuard<'_, ()>,
     ) -> Result<(), Problem> {
-        let Some(tables) = self.tables() else { return Ok(()) };
         let attached = self.attached.all::<Attached>()?;
+        let all = || attached.iter().flat_map(|(_, attached)| on_bridges(attached));
+        if let Some(tables) = self.tables() {
+            let places: BTreeSet<Place> = all().map(|(_, endpoint, of)| Place::new(of, endpoint)).collect();
+            for place in tables.places().map_err(|e| failed(&e))?.difference(&places) {
+                tables.remove(*place).map_err(|e| failed(&e))?;
+            }
+        }
         let links = host.all().map_err(|f| of_failure("look at containers' ports", f))?;
         let links: HashMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
-        let endpoints = attached.iter().flat_map(|(_, attached)| on_bridges(attached));
-        let there: Vec<(&Link, &Endpoint, &Definition)> = endpoints
-            .filter_map(|(port, endpoint, of)| Some((*links.get(port.as_str())?, endpoint, of)))
-            .collect();
-        let places: BTreeSet<Place> = there
-            .iter()
-            .filter_map(|(port, endpoint, _)| Some(Place { bridge: port.bridge?, mac: endpoint.mac }))
-            .collect();
-        for place in tables.places().map_err(|e| failed(&e))?.difference(&places) {
-            tables.remove(*place).map_err(|e| failed(&e))?;
-        }
-        let is_used = self.shortcut.is_wanted() && !forwarding::filters_bridges();
-        for (port, endpoint, of) in there {
-            match is_used && may_take(of, endpoint) {
-                true => self.shorten(host, (of, endpoint), port, setting_up),
-                false => self.lengthen(port, endpoint, setting_up)?,
+        for (port, endpoint, of) in all() {
+            match links.get(port.as_str()) {
+                Some(link) => self.shorten(host, (of, endpoint), link, setting_up)?,
+                None => self.lengthen(of, endpoint, setting_up)?,
             }
         }
         Ok(())

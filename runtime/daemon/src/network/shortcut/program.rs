@@ -9,7 +9,7 @@
 //! hardware address is not the sender's                                -> bridge
 //! IPv4: source is not the sender's                                    -> bridge
 //! IPv6: neither TCP nor UDP, or source is not one of the sender's two -> bridge
-//! receiver = receivers[sender's bridge, destination], or none         -> bridge
+//! receiver = receivers[sender's network, destination], or none         -> bridge
 //! receiver is closed, or the sender                                   -> bridge
 //! count, and go in at the other end of the receiver's cable
 //! ```
@@ -20,16 +20,20 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use croft_sys::bpf::Instruction;
 
 // How the tables' elements lie in memory, in bytes, as element.rs writes them.
-// A sender: its bridge, its hardware address, whether it has IPv6, its address, its two addresses of IPv6.
+// A sender: its network, its hardware address, whether it has IPv6, its address, its two addresses of IPv6.
+pub const SENDER_NETWORK: i16 = 0;
 pub const SENDER_MAC: i16 = 4;
 pub const SENDER_HAS_IPV6: i16 = 10;
 pub const SENDER_IPV4: i16 = 12;
 pub const SENDER_IPV6: [i16; 2] = [16, 32];
 pub const SENDER_SIZE: usize = 48;
-// A key of receivers: the bridge, the hardware address, two bytes of nothing.
+// A key of receivers: the network, the hardware address, two bytes of nothing.
+pub const KEY_NETWORK: i16 = 0;
 pub const KEY_MAC: i16 = 4;
+const KEY_PADDING: i16 = 10;
 pub const KEY_SIZE: usize = 12;
 // A receiver: its port, four bytes of nothing, and what it was sent.
+pub const RECEIVER_PORT: i16 = 0;
 pub const RECEIVER_PACKETS: i16 = 8;
 pub const RECEIVER_BYTES: i16 = 16;
 pub const RECEIVER_SIZE: usize = 24;
@@ -267,16 +271,16 @@ pub fn program(ports: BorrowedFd<'_>, receivers: BorrowedFd<'_>) -> Vec<Instruct
     a.if_differ(3, 5, Label::Bridge);
 
     a.here(Label::IsSender);
-    a.load(Size::Word, 2, FOUND, 0);
-    a.store(Size::Word, STACK, RECEIVER_KEY, 2);
+    a.load(Size::Word, 2, FOUND, SENDER_NETWORK);
+    a.store(Size::Word, STACK, RECEIVER_KEY + KEY_NETWORK, 2);
     a.load(Size::Word, 2, PACKET, DESTINATION);
     a.store(Size::Word, STACK, RECEIVER_KEY + KEY_MAC, 2);
     a.load(Size::Half, 2, PACKET, DESTINATION + 4);
     a.store(Size::Half, STACK, RECEIVER_KEY + KEY_MAC + 4, 2);
     a.set(2, 0);
-    a.store(Size::Half, STACK, RECEIVER_KEY + KEY_MAC + 6, 2);
+    a.store(Size::Half, STACK, RECEIVER_KEY + KEY_PADDING, 2);
     a.look_up(receivers, RECEIVER_KEY);
-    a.load(Size::Word, TARGET, FOUND, 0);
+    a.load(Size::Word, TARGET, FOUND, RECEIVER_PORT);
     a.if_is(TARGET, CLOSED, Label::Bridge);
     a.load(Size::Word, 2, CONTEXT, PORT);
     a.if_equal(2, TARGET, Label::Bridge);

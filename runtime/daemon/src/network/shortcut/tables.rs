@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use croft_api::problem::Problem;
 use croft_sys::bpf::map::HashMap;
 use croft_sys::bpf::{self, Identity, Kind};
 
 use super::element::{Place, Receiver, Sender};
 use super::program::{self, KEY_SIZE, RECEIVER_SIZE, SENDER_SIZE};
 
-/// The most containers of one croftd: what is beyond goes by the bridge.
+/// The most containers of one croftd, once for each of their networks: what is beyond goes by the bridge.
 const MOST: u32 = 16 << 10;
 
 /// The program's name in the kernel's lists.
@@ -20,6 +22,7 @@ pub const NAME: &str = "croft_shortcut";
 #[derive(Debug)]
 pub struct Shortcut {
     is_wanted: bool,
+    has_complained: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -33,7 +36,7 @@ enum State {
 impl Shortcut {
     /// One that is made when it is first used.
     pub fn new(is_wanted: bool) -> Self {
-        Shortcut { is_wanted, state: Mutex::new(State::Unknown) }
+        Shortcut { is_wanted, has_complained: AtomicBool::new(false), state: Mutex::new(State::Unknown) }
     }
 
     /// Whether packets are to take it.
@@ -43,29 +46,49 @@ impl Shortcut {
 
     /// The program and its tables: those that `programs`, the ids of the programs that ports have, lead to, or new ones. None where the
     /// kernel does not have what is needed, or nobody wants them.
-    pub fn tables(&self, programs: impl FnOnce() -> BTreeSet<u32>) -> Option<Arc<Tables>> {
+    pub fn tables(&self, programs: impl FnOnce() -> Result<BTreeSet<u32>, Problem>) -> Option<Arc<Tables>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Unknown) {
-            *state = match Tables::new() {
-                Ok(new) => {
-                    match (programs().into_iter().find_map(|id| Tables::like(&new, id)), self.is_wanted) {
-                        (Some(found), _) => State::There(Arc::new(found)),
-                        (None, true) => State::There(Arc::new(new)),
-                        (None, false) => State::None,
-                    }
-                }
-                Err(why) => {
-                    tracing::info!(
-                        why,
-                        "packets between containers all go by their bridge: this kernel has no shortcut"
-                    );
-                    State::None
-                }
+            let there = programs().unwrap_or_else(|problem| {
+                tracing::warn!(%problem, "the shortcut of the croftd before this one is not found");
+                BTreeSet::new()
+            });
+            *state = match self.is_wanted || !there.is_empty() {
+                true => self.find(there),
+                false => State::None,
             };
         }
         match &*state {
             State::There(tables) => Some(Arc::clone(tables)),
             State::Unknown | State::None => None,
+        }
+    }
+
+    fn find(&self, there: BTreeSet<u32>) -> State {
+        let new = match Tables::new() {
+            Ok(new) => new,
+            Err(why) => {
+                tracing::info!(why, "what containers send each other all goes by their bridge");
+                return State::None;
+            }
+        };
+        match (there.into_iter().find_map(|id| Tables::like(&new, id)), self.is_wanted) {
+            (Some(found), _) => State::There(Arc::new(found)),
+            (None, true) => State::There(Arc::new(new)),
+            (None, false) => State::None,
+        }
+    }
+
+    /// Says, once, that a port has no shortcut: it is tried again and again.
+    pub fn complain(&self, port: &str, why: &str) {
+        if self.has_complained.swap(true, Ordering::Relaxed) {
+            tracing::debug!(port, why, "packets from and to a container all go by its bridge");
+        } else {
+            tracing::warn!(
+                port,
+                why,
+                "packets from and to a container all go by its bridge; further ones are not said"
+            );
         }
     }
 }
