@@ -44,8 +44,9 @@ fn on_bridges(attached: &Attached) -> impl Iterator<Item = (&String, &Endpoint, 
     all.map(|((port, endpoint), of)| (port, endpoint, of)).filter(|(.., of)| of.mode == Mode::Bridge)
 }
 
-/// Whether a port has the program of `tables`. That of a croftd before this one is taken away: nobody changes its tables any more.
-fn has_own(host: &mut Links, tables: Option<&Tables>, port: &Link) -> Result<bool, Failure> {
+/// Takes the program of a croftd before this one from a port, since nobody changes its tables any more. Whether the port has that of
+/// `tables`.
+fn take_away_old(host: &mut Links, tables: Option<&Tables>, port: &Link) -> Result<bool, Failure> {
     let Some(id) = host.classifier(port.index, NAME)? else { return Ok(false) };
     let is_own = tables.is_some_and(|tables| tables.id() == id);
     if is_own {
@@ -60,7 +61,7 @@ fn has_own(host: &mut Links, tables: Option<&Tables>, port: &Link) -> Result<boo
 
 /// Runs the program at a port, if it does not.
 fn run_at(host: &mut Links, tables: &Tables, port: &Link) -> Result<(), Failure> {
-    match has_own(host, Some(tables), port)? {
+    match take_away_old(host, Some(tables), port)? {
         true => Ok(()),
         false => host.classify(port.index, tables.program(), NAME),
     }
@@ -107,7 +108,7 @@ impl Networks {
             && !forwarding::filters_bridges();
         let tables = self.tables();
         let Some(tables) = tables.as_deref().filter(|_| may) else {
-            has_own(host, tables.as_deref(), port)
+            take_away_old(host, tables.as_deref(), port)
                 .map_err(|failure| of_failure("close the shortcut between containers", failure))?;
             return self.lengthen(of, endpoint, setting_up);
         };
