@@ -1,7 +1,7 @@
 //! The way between containers that goes past their bridge.
 
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -109,10 +109,16 @@ fn send_as(from: &Guest, address: IpAddr, to: IpAddr) {
     if !has {
         from.must(&format!("ip addr add {address}/{length} dev eth0 {nodad}"));
     }
+    // What is on the cable only says on which.
+    let index = from.must("ip -o link show dev eth0").split(':').next().unwrap().parse().unwrap();
+    let on_cable = |ip: IpAddr, port: u16| match ip {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, port, 0, index).into(),
+        ip => SocketAddr::new(ip, port),
+    };
     from.within(|| {
-        let socket = UdpSocket::bind((address, 0)).unwrap();
+        let socket = UdpSocket::bind(on_cable(address, 0)).unwrap();
         for _ in 0..SENT {
-            socket.send_to(b"?", SocketAddr::new(to, 9)).unwrap();
+            socket.send_to(b"?", on_cable(to, 9)).unwrap();
         }
     });
     if !has {
@@ -132,36 +138,47 @@ fn spoofed() {
         (scene.container("a", &[], &[]), scene.container("b", &[], &[]), scene.container("c", &[], &[]));
     let [a_end, b_end, c_end] = [&of_a, &of_b, &of_c].map(|lease| &lease.endpoints[0]);
     let (b4, b6) = (IpAddr::from(b_end.ipv4), IpAddr::from(b_end.ipv6.unwrap()));
+    let [own_local, b_local, c_local] = [a_end, b_end, c_end].map(|end| IpAddr::from(end.mac.link_local()));
     // Both know each other's hardware addresses.
     assert!(a.pings(b4) && a.pings(b6));
     wall();
-    let own = [a_end.ipv4.into(), IpAddr::from(a_end.ipv6.unwrap())];
+    let own = [a_end.ipv4.into(), IpAddr::from(a_end.ipv6.unwrap()), own_local];
     let false_ones = [
         c_end.ipv4.into(),
         IpAddr::from(c_end.ipv6.unwrap()),
+        c_local,
+        // With half of its own.
+        IpAddr::from(Ipv6Addr::from_bits(
+            0x2001_0db8 << 96 | a_end.mac.link_local().to_bits() & u128::from(u64::MAX),
+        )),
         IpAddr::from(Ipv6Addr::from_bits(c_end.ipv6.unwrap().to_bits() + 100)),
         [203, 0, 113, 1].into(),
     ];
-    let send = |address: IpAddr| send_as(&a, address, if address.is_ipv4() { b4 } else { b6 });
+    let send = |address: IpAddr| match address {
+        IpAddr::V4(_) => send_as(&a, address, b4),
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => send_as(&a, address, b_local),
+        IpAddr::V6(_) => send_as(&a, address, b6),
+    };
+    let call_itself = |mac: Mac| {
+        a.must(&format!("ip link set eth0 address {mac}"));
+        for ip in [b4, b6, b_local] {
+            a.must(&format!("ip neigh replace {ip} lladdr {} dev eth0", b_end.mac));
+        }
+    };
     // Nothing overtakes: those that arrive have had others before them, or these will not come.
     let own_arrive_after = |before: u32| {
         for (number, address) in own.into_iter().enumerate() {
             send(address);
             until("its own arrive", || arrived(&b) >= before + (number as u32 + 1) * SENT);
         }
-        assert_eq!(arrived(&b), before + 2 * SENT, "only its own");
+        assert_eq!(arrived(&b), before + own.len() as u32 * SENT, "only its own");
     };
+    call_itself(a_end.mac);
     own_arrive_after(arrived(&b));
     let before = arrived(&b);
     false_ones.into_iter().for_each(send);
     own_arrive_after(before);
     // With somebody else's hardware address nothing does.
-    let call_itself = |mac: Mac| {
-        a.must(&format!("ip link set eth0 address {mac}"));
-        for ip in [b4, b6] {
-            a.must(&format!("ip neigh replace {ip} lladdr {} dev eth0", b_end.mac));
-        }
-    };
     let before = arrived(&b);
     call_itself(c_end.mac);
     own.into_iter().for_each(send);
