@@ -68,7 +68,12 @@ impl Networks {
         let mut bridges = Vec::new();
         for number in which {
             let of = &attached.networks[*number];
-            bridges.push(match host.find(&of.bridge).map_err(failed)? {
+            let there = {
+                // One that is just being made has no addresses yet, and nobody can listen there.
+                let _setting_up = self.setting_up();
+                host.find(&of.bridge).map_err(failed)?
+            };
+            bridges.push(match there {
                 Some(bridge) => bridge.index,
                 None => self.set_up(title, of)?,
             });

@@ -15,6 +15,7 @@ use crate::scene::{HOST, Scene, WORLD, port, sh, wish};
 
 pub const ALL: &[crate::Test] = &[
     ("neighbours_reach_each_other_by_address_and_name", neighbours),
+    ("the_first_containers_may_come_at_once", at_once),
     ("root_in_a_container_owns_its_network", ownership),
     ("a_published_port_answers_everywhere", published),
     ("networks_are_isolated", isolated),
@@ -46,6 +47,22 @@ fn neighbours() {
     let counted = &counters[0];
     assert_eq!((counters.len(), counted.network.as_str(), counted.interface.as_str()), (1, "croft", "eth0"));
     assert!(counted.sent_packets > 5 && counted.received_bytes > 100, "{counted:?}");
+    scene.is_well();
+}
+
+/// None of them meets a bridge that another is just making.
+fn at_once() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..8).map(|number| format!("c{number}")).collect();
+    let guests: Vec<Guest> = names.iter().map(|_| Guest::container()).collect();
+    for name in &names {
+        scene.networks.reserve(name, &wish(name, &[], &[])).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for (name, guest) in names.iter().zip(&guests) {
+            scope.spawn(|| scene.networks.attach(name, guest.namespace()).unwrap());
+        }
+    });
     scene.is_well();
 }
 
