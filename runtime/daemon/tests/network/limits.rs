@@ -29,9 +29,11 @@ fn container(scene: &Scene, name: &str, limits: Rates) -> (Guest, Lease) {
     (guest, lease)
 }
 
-/// Within a tenth of `wanted` bits per second.
-fn is_near(measured: f64, wanted: u64) -> bool {
-    (0.9..=1.1).contains(&(measured / wanted as f64))
+/// Within a tenth of `wanted` bits per second: never more, and as much unless TCP has just lost something, which it makes up for in the next
+/// moment.
+fn is_near(measure: impl Fn() -> f64, wanted: u64) -> bool {
+    let parts = (0..3).map(|_| measure() / wanted as f64).inspect(|part| println!("{part:.2} of {wanted}"));
+    parts.take_while(|part| *part <= 1.1).any(|part| part >= 0.9)
 }
 
 fn limited() {
@@ -39,11 +41,10 @@ fn limited() {
     let (free, of_free) = scene.container("free", &[], &[]);
     for (ingress, egress) in [(100_000_000, 20_000_000), (8_000_000, 400_000_000)] {
         let (a, of_a) = container(&scene, "a", rates(Some(ingress), Some(egress)));
-        let into = rate(&free, &a, of_a.endpoints[0].ipv4, TIME);
-        let out = rate(&a, &free, of_free.endpoints[0].ipv6.unwrap(), TIME);
-        println!("ingress {ingress}: {into:.0} bit/s; egress {egress}: {out:.0} bit/s");
-        assert!(is_near(into, ingress), "ingress {ingress}: {into:.0}");
-        assert!(is_near(out, egress), "egress {egress}: {out:.0}");
+        let into = || rate(&free, &a, of_a.endpoints[0].ipv4, TIME);
+        let out = || rate(&a, &free, of_free.endpoints[0].ipv6.unwrap(), TIME);
+        assert!(is_near(into, ingress), "ingress {ingress}");
+        assert!(is_near(out, egress), "egress {egress}");
         scene.is_well();
         scene.remove("a", a);
     }
@@ -58,9 +59,9 @@ fn changed() {
     let out = || rate(&a, &b, of_b.endpoints[0].ipv4, TIME);
     let limit = |ingress, egress| scene.networks.limit("a", "croft", rates(ingress, egress)).unwrap();
     limit(Some(50_000_000), None);
-    assert!(is_near(into(), 50_000_000) && out() > 200_000_000.0);
+    assert!(is_near(into, 50_000_000) && out() > 200_000_000.0);
     limit(Some(10_000_000), Some(30_000_000));
-    assert!(is_near(into(), 10_000_000) && is_near(out(), 30_000_000));
+    assert!(is_near(into, 10_000_000) && is_near(out, 30_000_000));
     assert_eq!(scene.networks.connections("a")[0].limits, rates(Some(10_000_000), Some(30_000_000)));
     // Somebody takes them away.
     let port = sh("ip -o link")
@@ -72,7 +73,7 @@ fn changed() {
     assert_eq!(found.iter().map(|left| left.what).collect::<Vec<_>>(), ["limit", "limit"], "{found:?}");
     scene.networks.mend().unwrap();
     scene.is_well();
-    assert!(is_near(into(), 10_000_000) && is_near(out(), 30_000_000));
+    assert!(is_near(into, 10_000_000) && is_near(out, 30_000_000));
     limit(None, None);
     assert!(into() > 200_000_000.0 && out() > 200_000_000.0);
     assert!(!sh("ip -o link").contains("t-i"));
