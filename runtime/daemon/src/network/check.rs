@@ -209,6 +209,7 @@ impl Networks {
         let filters_bridges = forwarding::filters_bridges();
         let is_changed = self.filtered_bridges.swap(u8::from(filters_bridges), Ordering::Relaxed)
             != u8::from(filters_bridges);
+        let mut has_plugged = false;
         for of in networks.iter().filter(|of| used.contains(of.bridge.as_str())) {
             let bridge = self.set_up(title, of)?;
             for (_, attached) in &attached {
@@ -219,9 +220,9 @@ impl Networks {
                     match of.mode {
                         Mode::Bridge if !is_plugged => {
                             links.plug(link, bridge).map_err(failed)?;
-                            let plugged = Link { bridge: Some(bridge), is_up: true, ..link.clone() };
+                            let plugged = Link { bridge: Some(bridge), ..link.clone() };
                             links.know(&plugged, endpoint.mac).map_err(failed)?;
-                            self.shorten(&mut links, (of, endpoint), &plugged, &self.setting_up())?;
+                            has_plugged = true;
                         }
                         Mode::Bridge => {}
                         Mode::Routed => links.route_to(of, endpoint, port).map_err(failed)?,
@@ -238,6 +239,9 @@ impl Networks {
             let attached = self.attached.all::<Attached>()?;
             for (port, rates) in unlimited(&mut links, &attached).map_err(failed)? {
                 links.limit(&port, rates).map_err(failed)?;
+            }
+            if has_plugged {
+                self.mend_shortcut(&mut links, &setting_up)?;
             }
             let wanted = self.wanted(&setting_up)?;
             match self.firewall.content(forwarding::others(&self.state)).map_err(failed)? {
