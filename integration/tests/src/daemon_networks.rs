@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use croft_harness::stage::COMMAND_LIMIT;
 use croft_harness::{Croft, Facility, Host, OnRunc, Subject, Test};
 use serde_json::Value;
 
@@ -40,6 +41,15 @@ fn sleeper(croft: &Croft, name: &str, options: &[&str]) -> Result<()> {
 
 fn pings(croft: &Croft, from: &str, to: &str) -> Result<bool> {
     Ok(croft.run(&["exec", from, "ping", "-c", "1", "-W", "2", to])?.code() == 0)
+}
+
+/// Waits until a container reaches an address.
+fn pings_soon(croft: &Croft, from: &str, to: &str) -> Result<()> {
+    let end = Instant::now() + COMMAND_LIMIT;
+    while !pings(croft, from, to)? {
+        ensure!(Instant::now() < end, "{from} does not reach {to}");
+    }
+    Ok(())
 }
 
 /// The addresses that `croft inspect` shows, without the lengths of their ranges.
@@ -316,15 +326,21 @@ fn past_the_bridge(host: &Host) -> Result<()> {
     let wall =
         "table bridge wall { chain c { type filter hook prerouting priority -400; ether type ip drop; }; }";
     croft.stage.run("nft", &[wall])?.success()?;
-    ensure!(pings(&croft, "a", &b)?);
+    pings_soon(&croft, "a", &b)?;
     croft.kill()?;
     // The next one lets whoever comes meet those who are there.
     croft.start()?;
     sleeper(&croft, "c", &["--network", "croft"])?;
-    ensure!(pings(&croft, "c", &b)? && pings(&croft, "a", &addresses(&croft, "c")?[0])?);
+    pings_soon(&croft, "c", &b)?;
+    ensure!(pings(&croft, "a", &addresses(&croft, "c")?[0])?);
+    // One that joins while it runs.
+    croft.ok(&["network", "create", "two"])?;
+    sleeper(&croft, "d", &["--network", "two"])?;
+    croft.ok(&["network", "connect", "two", "c"])?;
+    pings_soon(&croft, "c", &addresses(&croft, "d")?[0])?;
     croft.ok(&["network", "limit", "--limit-ingress", "10mbit", "croft", "b"])?;
     ensure!(!pings(&croft, "a", &b)?, "what is limited goes by the bridge");
-    croft.ok(&["rm", "--force", "a", "b", "c"])?;
+    croft.ok(&["rm", "--force", "a", "b", "c", "d"])?;
     croft.nothing_is_left()
 }
 

@@ -3,6 +3,7 @@
 mod bundle;
 mod check;
 mod networks;
+mod upkeep;
 mod usage;
 
 use std::collections::{HashMap, HashSet};
@@ -57,6 +58,8 @@ pub struct Shared {
     /// How long the API takes.
     pub latency: crate::metrics::Latency,
     newest_event: watch::Sender<u64>,
+    /// Containers that have joined networks.
+    joined: mpsc::UnboundedSender<String>,
     /// A container has left its networks.
     left: Notify,
     unified: bool,
@@ -201,6 +204,7 @@ impl Daemon {
         }
         let records = Records::open(&args.root.join("croftd.db"))?;
         let (news, heard) = mpsc::channel(256);
+        let (joined, newcomers) = mpsc::unbounded_channel();
         let place = Place {
             program: args.program("croft-shim", args.shim.as_deref()),
             runtime: args.program("croft-oci", args.runtime.as_deref()),
@@ -213,6 +217,7 @@ impl Daemon {
         let facts = croft_engine::facts::of_this_host()?;
         let shared = Arc::new(Shared {
             newest_event: watch::channel(records.newest_event()?).0,
+            joined,
             left: Notify::new(),
             roots: Roots::open(&args.root, &args.state)?,
             volumes: Volumes::open(&args.root)?,
@@ -261,7 +266,7 @@ impl Daemon {
             }
         }
         tokio::spawn(Arc::clone(&daemon).hear(heard));
-        tokio::spawn(mend_networks(Arc::clone(&daemon.shared)));
+        tokio::spawn(upkeep::of_networks(Arc::clone(&daemon.shared), newcomers));
         Ok(daemon)
     }
 
@@ -521,32 +526,4 @@ fn kernel() -> (u32, u32) {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or_default());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
-}
-
-/// How often croft's own rules and bridges are looked at: a firewall that is reloaded takes them away.
-const LOOK_AT_NETWORKS: Duration = Duration::from_secs(30);
-
-/// How long the kernel is given to end the cables of a container that has gone.
-const CABLES_GO: Duration = Duration::from_secs(1);
-
-/// Puts back what of the networks somebody took away, now and then, and removes cables of containers that have gone.
-async fn mend_networks(shared: Arc<Shared>) {
-    let mut next = tokio::time::interval(LOOK_AT_NETWORKS);
-    loop {
-        let is_left = tokio::select! {
-            _ = next.tick() => false,
-            () = shared.left.notified() => true,
-        };
-        if is_left {
-            tokio::time::sleep(CABLES_GO).await;
-        }
-        let shared = Arc::clone(&shared);
-        let mended = blocking(move || match is_left {
-            true => shared.networks.sweep(),
-            false => shared.networks.mend(),
-        });
-        if let Err(problem) = mended.await {
-            tracing::warn!(%problem, "the networks are not as they should be");
-        }
-    }
 }

@@ -52,7 +52,15 @@ impl Shared {
             return Ok(());
         }
         let (shared, id) = (Arc::clone(self), record.id.clone());
-        blocking(move || shared.networks.attach(&id, network_namespace(pid)?.as_fd())).await
+        blocking(move || shared.networks.attach(&id, network_namespace(pid)?.as_fd())).await?;
+        self.has_joined(&record.id);
+        Ok(())
+    }
+
+    /// Has a container's packets take the shortcut soon.
+    fn has_joined(&self, id: &str) {
+        // Nobody listens any more when croftd ends; the next one looks at all.
+        let _ = self.joined.send(id.to_owned());
     }
 
     /// Has a running container what its networks say, where a croftd before this one did not finish.
@@ -61,7 +69,9 @@ impl Shared {
     /// When the kernel does not want to.
     pub async fn complete(self: &Arc<Self>, record: &Record, pid: i32) -> Result<(), Problem> {
         let (shared, id) = (Arc::clone(self), record.id.clone());
-        blocking(move || shared.networks.complete(&id, network_namespace(pid)?.as_fd())).await
+        blocking(move || shared.networks.complete(&id, network_namespace(pid)?.as_fd())).await?;
+        self.has_joined(&record.id);
+        Ok(())
     }
 
     /// Lets a container join a network or leave one; `pid` is its process, if it runs.
@@ -89,6 +99,7 @@ impl Shared {
                 NetworkChange::Join(join) => {
                     let wanted = addresses::Wanted::try_from(&join)?;
                     shared.networks.connect(&record.id, &wanted, namespace)?;
+                    shared.has_joined(&record.id);
                 }
                 NetworkChange::Leave(network) => {
                     shared.networks.disconnect(&record.id, &network, namespace)?;

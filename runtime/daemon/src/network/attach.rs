@@ -13,6 +13,7 @@ use super::{Networks, firewall, forwarding, of_failure};
 
 impl Networks {
     /// Wires a container whose processes are in `namespace`, before any of them runs. What it has was decided by [`Networks::reserve`].
+    /// Its packets go by the bridge until [`Networks::shorten`].
     ///
     /// # Errors
     /// When a port is taken, or the kernel does not want to; nothing of it is left then.
@@ -109,7 +110,6 @@ impl Networks {
             host.find(&of.bridge).map_err(failed)?;
             if let Some(there) = there {
                 host.know(&there, endpoint.mac).map_err(failed)?;
-                self.shorten(&mut host, (of, endpoint), &there, &self.setting_up())?;
             }
         }
         Ok(())

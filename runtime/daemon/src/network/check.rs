@@ -202,17 +202,17 @@ impl Networks {
         }
         let mut links = Links::open().map_err(failed)?;
         // First, as it closes what must be closed, whatever else cannot be mended.
-        self.mend_shortcut(&mut links, &self.setting_up())?;
+        self.mend_shortcut()?;
         let all = links.all().map_err(failed)?;
         let used: HashSet<&str> =
             attached.iter().flat_map(|(_, a)| &a.networks).map(|of| of.bridge.as_str()).collect();
         let filters_bridges = forwarding::filters_bridges();
         let is_changed = self.filtered_bridges.swap(u8::from(filters_bridges), Ordering::Relaxed)
             != u8::from(filters_bridges);
-        let mut has_plugged = false;
+        let mut plugged = Vec::new();
         for of in networks.iter().filter(|of| used.contains(of.bridge.as_str())) {
             let bridge = self.set_up(title, of)?;
-            for (_, attached) in &attached {
+            for (container, attached) in &attached {
                 let ports = attached.ports.iter().zip(&attached.lease.endpoints);
                 for (port, endpoint) in ports.filter(|(_, endpoint)| endpoint.network == of.name) {
                     let Some(link) = all.iter().find(|link| link.name == *port) else { continue };
@@ -220,9 +220,9 @@ impl Networks {
                     match of.mode {
                         Mode::Bridge if !is_plugged => {
                             links.plug(link, bridge).map_err(failed)?;
-                            let plugged = Link { bridge: Some(bridge), ..link.clone() };
-                            links.know(&plugged, endpoint.mac).map_err(failed)?;
-                            has_plugged = true;
+                            let there = Link { bridge: Some(bridge), ..link.clone() };
+                            links.know(&there, endpoint.mac).map_err(failed)?;
+                            plugged.push(container.clone());
                         }
                         Mode::Bridge => {}
                         Mode::Routed => links.route_to(of, endpoint, port).map_err(failed)?,
@@ -240,9 +240,6 @@ impl Networks {
             for (port, rates) in unlimited(&mut links, &attached).map_err(failed)? {
                 links.limit(&port, rates).map_err(failed)?;
             }
-            if has_plugged {
-                self.mend_shortcut(&mut links, &setting_up)?;
-            }
             let wanted = self.wanted(&setting_up)?;
             match self.firewall.content(forwarding::others(&self.state)).map_err(failed)? {
                 None if wanted.is_empty() => {}
@@ -253,6 +250,7 @@ impl Networks {
                 }
             }
         }
+        self.shorten_all(&plugged)?;
         for left in self.check()? {
             if matches!(
                 (left.what, left.why.as_str()),

@@ -104,7 +104,7 @@ impl Networks {
         }
         host.limit(port, limits).map_err(failed)?;
         if let Some((of, there)) = of.zip(there) {
-            self.shorten(&mut host, (of, endpoint), &there, &setting_up)?;
+            self.shorten_at(&mut host, (of, endpoint), &there, &setting_up)?;
         }
         Ok(())
     }

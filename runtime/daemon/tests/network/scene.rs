@@ -70,6 +70,7 @@ impl Scene {
         let guest = Guest::container();
         let lease = self.networks.reserve(name, &wish(name, networks, publish)).unwrap();
         self.networks.attach(name, guest.namespace()).unwrap();
+        self.networks.shorten(name).unwrap();
         (guest, lease)
     }
 

@@ -75,6 +75,8 @@ fn past() {
     scene.networks.attach("b", b.namespace()).unwrap();
     assert!(a.pings(b4));
     wall();
+    assert!(!a.pings(b4), "it goes by the bridge at first");
+    scene.networks.shorten("b").unwrap();
     assert!(a.pings(b4) && b.pings(a4));
     assert!(
         scene.networks.counters("b").unwrap()[0].received_packets < 50,
@@ -265,6 +267,7 @@ fn another() {
     let c = Guest::container();
     let lease = networks.reserve("c", &crate::scene::wish("c", &[], &[])).unwrap();
     networks.attach("c", c.namespace()).unwrap();
+    networks.shorten("c").unwrap();
     let c4 = lease.endpoints[0].ipv4;
     assert!(a.pings(c4) && c.pings(a4));
     wall();
@@ -328,7 +331,11 @@ fn upgraded(shortcut: bool) {
     networks.sweep().unwrap();
     let b = Guest::container();
     networks.attach("b", b.namespace()).unwrap();
+    networks.shorten("b").unwrap();
     assert!(a.pings(b4), "started again");
+    wall();
+    assert_eq!(a.pings(b4), shortcut, "past the bridge again");
+    no_wall();
     assert_eq!(networks.check().unwrap(), []);
 }
 

@@ -5,6 +5,9 @@
 //! puts it in at the other end of the receiver's cable. Everything else goes on to the bridge: broadcasts, what neighbours ask each other,
 //! what is for the host or elsewhere, what is limited. It is never needed: on a kernel without it all packets go by the bridge.
 //!
+//! A filter that comes and goes with a container cost a start a millisecond or two, those of others too. So a container goes by the
+//! bridge first, and who calls [`Networks::attach`] calls [`Networks::shorten`] later, when nobody waits: a short-lived one never has it.
+//!
 //! The program and its tables belong to the kernel, which keeps them as long as one port has the program, whether croftd runs or not.
 //! A croftd that starts finds them by the ports that it has a record of.
 //!
@@ -16,7 +19,7 @@ mod element;
 mod program;
 mod tables;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
 
 use croft_api::network::{Mode, Rates};
@@ -85,12 +88,40 @@ impl Networks {
         Ok(programs)
     }
 
-    /// Lets packets from and to a container take the shortcut, if they may, at a port that is there, and go by the bridge otherwise. They do
-    /// that also where the kernel does not take the program.
+    /// Lets packets from and to a container that runs take the shortcut, if they may, and go by the bridge otherwise. They do that also
+    /// where the kernel does not take the program.
     ///
     /// # Errors
     /// When packets that may not take it would go on doing so.
-    pub(super) fn shorten(
+    pub fn shorten(&self, container: &str) -> Result<(), Problem> {
+        let failed = |f| of_failure("look at a container's ports", f);
+        let mut host = Links::open().map_err(failed)?;
+        let setting_up = self.setting_up();
+        // Read under the lock: a limit may have come since somebody thought of this.
+        let Some(attached) = self.attached.read::<Attached>(container)? else { return Ok(()) };
+        for (port, endpoint, of) in on_bridges(&attached) {
+            match host.find(port).map_err(failed)? {
+                Some(link) => self.shorten_at(&mut host, (of, endpoint), &link, &setting_up)?,
+                None => self.lengthen(of, endpoint, &setting_up)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for several.
+    ///
+    /// # Errors
+    /// For the first that it cannot be done for; it is for the others.
+    pub fn shorten_all(&self, containers: &[String]) -> Result<(), Problem> {
+        // One after the other: whoever starts a container in between need not wait for all.
+        containers.iter().map(|container| self.shorten(container)).fold(Ok(()), Result::and)
+    }
+
+    /// The same at a port that is there.
+    ///
+    /// # Errors
+    /// As [`Networks::shorten`].
+    pub(super) fn shorten_at(
         &self,
         host: &mut Links,
         (of, endpoint): (&Definition, &Endpoint),
@@ -171,39 +202,29 @@ impl Networks {
     /// When they cannot be looked at.
     pub(super) fn strays(&self) -> Result<Vec<String>, Problem> {
         let Some(tables) = self.tables() else { return Ok(Vec::new()) };
+        Ok(self.stray_places(&tables)?.iter().map(|place| place.mac.to_string()).collect())
+    }
+
+    fn stray_places(&self, tables: &Tables) -> Result<Vec<Place>, Problem> {
         // What is there first, and then what should be: whatever is made has a record before.
         let places = tables.places().map_err(|e| failed(&e))?;
         let attached = self.attached.all::<Attached>()?;
-        let all = || attached.iter().flat_map(|(_, attached)| on_bridges(attached));
-        let is_stray = |place: &&Place| all().all(|(_, endpoint, of)| Place::new(of, endpoint) != **place);
-        Ok(places.iter().filter(is_stray).map(|place| place.mac.to_string()).collect())
+        let all = attached.iter().flat_map(|(_, attached)| on_bridges(attached));
+        let owned: BTreeSet<Place> = all.map(|(_, endpoint, of)| Place::new(of, endpoint)).collect();
+        Ok(places.difference(&owned).copied().collect())
     }
 
-    /// Makes the tables, and the ports, as they should be.
+    /// Makes the tables, and all ports, as they should be.
     ///
     /// # Errors
     /// When the kernel does not want to.
-    pub(super) fn mend_shortcut(
-        &self,
-        host: &mut Links,
-        setting_up: &MutexGuard<'_, ()>,
-    ) -> Result<(), Problem> {
-        let attached = self.attached.all::<Attached>()?;
-        let all = || attached.iter().flat_map(|(_, attached)| on_bridges(attached));
+    pub(super) fn mend_shortcut(&self) -> Result<(), Problem> {
         if let Some(tables) = self.tables() {
-            let places: BTreeSet<Place> = all().map(|(_, endpoint, of)| Place::new(of, endpoint)).collect();
-            for place in tables.places().map_err(|e| failed(&e))?.difference(&places) {
-                tables.remove(*place).map_err(|e| failed(&e))?;
+            let _setting_up = self.setting_up();
+            for place in self.stray_places(&tables)? {
+                tables.remove(place).map_err(|e| failed(&e))?;
             }
         }
-        let links = host.all().map_err(|f| of_failure("look at containers' ports", f))?;
-        let links: HashMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
-        for (port, endpoint, of) in all() {
-            match links.get(port.as_str()) {
-                Some(link) => self.shorten(host, (of, endpoint), link, setting_up)?,
-                None => self.lengthen(of, endpoint, setting_up)?,
-            }
-        }
-        Ok(())
+        self.shorten_all(&self.attached()?)
     }
 }
