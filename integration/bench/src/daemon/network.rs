@@ -24,7 +24,7 @@ const PORTS: usize = 32;
 /// How many containers there are in the end with that many ports.
 const MANY: usize = 200;
 
-/// Seconds of each transfer: many short ones, as one is half as fast as the next whenever the scheduler places sender and receiver otherwise.
+/// Seconds of each transfer: many short ones, in turns, as the machine's speed changes.
 const TRANSFER: &str = "1";
 
 /// Measures and prints. Exits with 1 when a target is not reached.
@@ -34,9 +34,9 @@ pub fn run(depth: Depth) -> Result<ExitCode> {
     let _priority = Priority::highest();
     let mut report = Report::new(&host, OURS)?;
     let croft = Caller::croft(&host)?;
-    set_up(&croft, if depth == Depth::Quick { 5 } else { 40 }, &mut report)?;
+    set_up(&croft, if depth == Depth::Quick { 5 } else { 100 }, &mut report)?;
     throughput(&croft, if depth == Depth::Quick { 4 } else { 40 }, &mut report)?;
-    growth(&croft, if depth == Depth::Quick { MANY / 4 } else { MANY }, &mut report)?;
+    growth(&host, &croft, if depth == Depth::Quick { (MANY / 4, 5) } else { (MANY, 40) }, &mut report)?;
     print!("{}", report.markdown());
     Ok(if report.reached() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -75,47 +75,61 @@ fn set_up(croft: &Caller, rounds: usize, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Starts one after the other, each with ports of its own: those at the end beside those at the beginning.
-fn growth(croft: &Caller, count: usize, report: &mut Report) -> Result<()> {
-    const SEEN: usize = 20;
-    let mut times = Vec::new();
-    for number in 0..count {
-        let first = 10_000 + number * PORTS;
-        let name = format!("port-{number}");
-        let ports: Vec<String> =
-            (0..PORTS).map(|port| format!("--publish={}:{}", first + port, 1000 + port)).collect();
-        let mut args = vec!["create", "--name", &name, "--network", "croft"];
-        args.extend(ports.iter().map(String::as_str));
-        args.extend(["box", "sleep", "1000"]);
-        let create = time(croft, &args)?;
-        times.push([create, time(croft, &["start", &name])?]);
+/// Creates and starts a container with ports of its own, the `number`th; how long each took.
+fn published(croft: &Caller, number: usize) -> Result<[f64; 2]> {
+    let first = 10_000 + number * PORTS;
+    let name = format!("port-{number}");
+    let ports: Vec<String> =
+        (0..PORTS).map(|port| format!("--publish={}:{}", first + port, 1000 + port)).collect();
+    let mut args = vec!["create", "--name", &name, "--network", "croft"];
+    args.extend(ports.iter().map(String::as_str));
+    args.extend(["box", "sleep", "1000"]);
+    Ok([time(croft, &args)?, time(croft, &["start", &name])?])
+}
+
+/// One more container beside `count` with ports of their own, and one on a croftd with none, in turns.
+fn growth(host: &Host, crowded: &Caller, (count, rounds): (usize, usize), report: &mut Report) -> Result<()> {
+    let empty = Caller::croft(host)?;
+    for number in 1..count {
+        published(crowded, number)?;
     }
-    let part = |from: usize, what: usize| -> Vec<f64> {
-        times[from..from + SEEN].iter().map(|round| round[what]).collect()
-    };
-    for (what, name) in ["create", "start"].into_iter().enumerate() {
-        let (early, late) = (part(0, what), part(count - SEEN, what));
-        let order = [format!("containers {} to {count}", count - SEEN + 1), format!("the first {SEEN}")];
+    let order = [format!("container {count}"), "the first".to_owned()];
+    let contenders = [crowded, &empty];
+    let mut times = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
+    for round in 0..rounds + 2 {
+        for place in 0..contenders.len() {
+            let which = (round + place) % contenders.len();
+            let taken = published(contenders[which], 0)?;
+            contenders[which].verb(&["rm", "--force", "port-0"])?.success()?;
+            if round >= 2 {
+                for (verb, time) in taken.into_iter().enumerate() {
+                    times[verb][which].push(time);
+                }
+            }
+        }
+    }
+    for (name, [late, early]) in ["create", "start"].into_iter().zip(times) {
         let ratio = median(&late) / median(&early);
         let both: Times = order.iter().cloned().zip([Ok(late), Ok(early)]).collect();
         report.times(&format!("`{name}` with {PORTS} published ports"), &order, &both);
-        let what = format!("{name} of container {count} with {PORTS} ports, of the first ones' time");
+        let what = format!("{name} of container {count} with {PORTS} ports, of the first one's time");
         report.verdict(what, Bound::AtMost(1.1), Some(ratio));
     }
-    for number in 0..count {
-        croft.verb(&["rm", "--force", &format!("port-{number}")])?.success()?;
+    for number in 1..count {
+        crowded.verb(&["rm", "--force", &format!("port-{number}")])?.success()?;
     }
-    let left = croft.verb(&["system", "check"])?;
+    let left = crowded.verb(&["system", "check"])?;
     ensure!(left.code() == 0, "{left}");
     Ok(())
 }
 
-/// Bits a second from one network namespace to another.
+/// Bits a second from one network namespace to another. Sender and receiver have a processor each: otherwise a transfer is half as fast as
+/// the next whenever the scheduler places them otherwise.
 fn transfer(stage: &Stage, from: &str, to: &str, address: &str) -> Result<f64> {
     // The client comes before the server listens, until it does not. (With --json it ends with 0 all the same.)
     let script = format!(
-        "nsenter --net={to} iperf3 --server --one-off >/dev/null 2>&1 & \
-         until nsenter --net={from} iperf3 --client {address} --time {TRANSFER} --json >/tmp/said && grep -q sum_received /tmp/said; \
+        "taskset --cpu-list 0 nsenter --net={to} iperf3 --server --one-off >/dev/null 2>&1 & \
+         until taskset --cpu-list 1 nsenter --net={from} iperf3 --client {address} --time {TRANSFER} --json >/tmp/said && grep -q sum_received /tmp/said; \
          do :; done; wait; cat /tmp/said"
     );
     let said = stage.run("timeout", &["60", "sh", "-c", &script])?.success()?.stdout;
