@@ -14,6 +14,7 @@ pub const SUBJECT: Subject = Subject {
     tests: &[
         Test { name: "a_slow_reader_gets_everything", requires: NEEDS, run: slow_reader },
         Test { name: "a_reader_that_leaves_holds_up_nobody", requires: NEEDS, run: reader_that_leaves },
+        Test { name: "what_answers_while_it_reads_goes_on", requires: NEEDS, run: answers },
         Test { name: "a_killed_croftd_loses_no_byte_and_no_status", requires: NEEDS, run: kills },
     ],
 };
@@ -41,6 +42,27 @@ fn reader_that_leaves(host: &Host) -> Result<()> {
     ensure!(counted.trim() == "10", "{counted}");
     ensure!(croft.ok(&["wait", "web"])? == "5\n");
     croft.ok(&["rm", "web"])?;
+    croft.nothing_is_left()
+}
+
+/// More than all buffers on the way hold goes into a process and comes out of it again, in large pieces and in small ones.
+fn answers(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    croft.ok(&["run", "--detach", "--name", "web", "--network", "none", "box", "sleep", "1000"])?;
+    let program = croft.program.display();
+    let exec = format!("{program} exec --interactive web");
+    let run = format!("{program} run --rm --interactive --network none box");
+    let line_by_line = "sh -c 'while read line; do echo $line; done'";
+    for (input, command) in [
+        ("head -c 20000000 /dev/urandom", format!("{exec} cat")),
+        ("head -c 20000000 /dev/urandom", format!("{run} cat")),
+        ("seq 20000", format!("{exec} {line_by_line}")),
+    ] {
+        let script = format!("{input} >in; {command} <in | cmp - in");
+        let folder = croft.stage.path("").display().to_string();
+        croft.stage.run("sh", &["-ec", &format!("cd {folder}; {script}")])?.success()?;
+    }
+    croft.ok(&["rm", "--force", "web"])?;
     croft.nothing_is_left()
 }
 

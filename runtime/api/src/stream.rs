@@ -12,6 +12,10 @@ pub const PROTOCOL: &str = "croft-frames-1";
 /// The most bytes of input in a frame.
 pub const PAYLOAD_LIMIT: usize = 16 << 10;
 
+/// The most bytes of input that a client has under way, sent and not yet taken. The supervisor reads no frame behind more than
+/// it can keep, [`Frame::Seen`] neither, and a process whose output nobody acknowledges reads no input.
+pub const INPUT_WINDOW: usize = 48 << 10;
+
 const HEADER: usize = 9;
 
 /// Which of the output streams.
@@ -154,11 +158,6 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option
     let mut packet = vec![0; length];
     from.read_exact(&mut packet).await?;
     Ok(Some(packet))
-}
-
-/// [`read`] as a future of its own, which can go on after another branch of a `select!` was taken: it gives back what it read from.
-pub async fn next<R: AsyncRead + Unpin>(mut from: R) -> (std::io::Result<Option<Vec<u8>>>, R) {
-    (read(&mut from).await, from)
 }
 
 /// Writes the bytes of one frame.

@@ -173,12 +173,7 @@ pub async fn wait(shared: &Shared, container: &str, exec: String) -> Result<Exit
 /// # Errors
 /// When the connection breaks.
 pub async fn output(stream: Stream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-    stream.set_non_blocking()?;
-    #[expect(
-        deprecated,
-        reason = "what replaces it is unsafe, and a stream keeps its descriptor for as long as it lives"
-    )]
-    let mut stream = AsyncFd::new(stream)?;
+    let mut stream = asynchronous(stream)?;
     let mut open = 2;
     while open > 0 {
         let mut ready = stream.readable_mut().await?;
@@ -197,7 +192,19 @@ pub async fn output(stream: Stream, bytes: &mut Vec<u8>) -> std::io::Result<()> 
     Ok(())
 }
 
+/// A stream that waits in the runtime.
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe, and a stream keeps its descriptor for as long as it lives"
+)]
+fn asynchronous(stream: Stream) -> std::io::Result<AsyncFd<Stream>> {
+    stream.set_non_blocking()?;
+    AsyncFd::new(stream)
+}
+
 /// Passes frames on between the supervisor and a client until one of them has gone. The client is told first that its input begins at `input`.
+///
+/// Each way is passed on by itself: with one after the other, a client that sends much before it reads would hold up what it waits for.
 ///
 /// # Errors
 /// When a connection breaks.
@@ -206,47 +213,58 @@ pub async fn relay(
     input: u64,
     client: impl AsyncRead + AsyncWrite + Unpin,
 ) -> std::io::Result<()> {
-    stream.set_non_blocking()?;
-    #[expect(
-        deprecated,
-        reason = "what replaces it is unsafe, and a stream keeps its descriptor for as long as it lives"
-    )]
-    let mut stream = AsyncFd::new(stream)?;
-    let (mut from, mut to) = tokio::io::split(client);
+    let (own, other) = (asynchronous(stream.try_clone()?)?, asynchronous(stream)?);
+    let (from, mut to) = tokio::io::split(client);
     croft_api::stream::write(&mut to, &croft_api::stream::Frame::InputTaken(input).encode()).await?;
-    let mut input = Box::pin(croft_api::stream::next(&mut from));
-    loop {
-        tokio::select! {
-            packet = &mut input => {
-                let (packet, from) = packet;
-                let Some(packet) = packet? else {
-                    // It was not cut off: the process need not wait for it. A full socket only means that the supervisor sees it go later.
-                    let _ = stream.get_mut().send(&Frame::Leave);
-                    return Ok(());
-                };
-                let frame = Frame::decode(&packet).map_err(std::io::Error::other)?;
-                loop {
-                    match stream.get_mut().send(&frame) {
-                        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => stream.writable().await?.clear_ready(),
-                        other => break other?,
-                    }
+    tokio::select! {
+        done = pass_input(from, own) => done,
+        done = pass_output(other, to) => done,
+    }
+}
+
+/// From a client to the supervisor, until the client has gone.
+async fn pass_input(
+    mut client: impl AsyncRead + Unpin,
+    mut supervisor: AsyncFd<Stream>,
+) -> std::io::Result<()> {
+    while let Some(packet) = croft_api::stream::read(&mut client).await? {
+        let frame = Frame::decode(&packet).map_err(std::io::Error::other)?;
+        loop {
+            match supervisor.get_mut().send(&frame) {
+                Ok(()) => break,
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    supervisor.writable().await?.clear_ready();
                 }
-                input = Box::pin(croft_api::stream::next(from));
-            }
-            ready = stream.readable_mut() => {
-                let mut ready = ready?;
-                let mut packet = Vec::new();
-                let Ok(received) = ready.try_io(|stream| {
-                    let frame = stream.get_mut().receive()?;
-                    frame.iter().for_each(|frame| frame.encode(&mut packet));
-                    Ok(frame.is_some())
-                }) else { continue };
-                if !received? {
-                    return Ok(());
-                }
-                croft_api::stream::write(&mut to, &packet).await?;
+                // It has gone, but what it sent last may still be there to be read.
+                Err(_) => std::future::pending().await,
             }
         }
+    }
+    // It was not cut off: the process need not wait for it. A full socket only means that the supervisor sees it go later.
+    let _ = supervisor.get_mut().send(&Frame::Leave);
+    Ok(())
+}
+
+/// From the supervisor to a client, until the supervisor has gone.
+async fn pass_output(
+    mut supervisor: AsyncFd<Stream>,
+    mut client: impl AsyncWrite + Unpin,
+) -> std::io::Result<()> {
+    let mut packet = Vec::new();
+    loop {
+        let mut ready = supervisor.readable_mut().await?;
+        packet.clear();
+        let Ok(received) = ready.try_io(|stream| {
+            let frame = stream.get_mut().receive()?;
+            frame.iter().for_each(|frame| frame.encode(&mut packet));
+            Ok(frame.is_some())
+        }) else {
+            continue;
+        };
+        if !received? {
+            return Ok(());
+        }
+        croft_api::stream::write(&mut client, &packet).await?;
     }
 }
 

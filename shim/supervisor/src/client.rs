@@ -240,6 +240,14 @@ impl Stream {
         Ok(socket::set_waiting(self.socket.as_fd(), Waiting::NonBlocking)?)
     }
 
+    /// The same connection a second time: one to send, one to receive.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::new(self.socket.try_clone()?))
+    }
+
     /// Sends a frame.
     ///
     /// # Errors

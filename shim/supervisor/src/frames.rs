@@ -4,6 +4,9 @@
 //! endian), then the payload. Every byte of a stream has a number, from 0 at the birth of the process. So a client that lost its
 //! connection attaches from the number that it has not seen, and sends its input again from the one that the process has not got:
 //! repeats are recognised by their numbers and dropped.
+//!
+//! Frames are read in order, and none behind input that there is no room for: a client has at most some tens of kilobytes of input under way
+//! (sent, and not said to be taken), or what it says of output waits there, too.
 
 use std::borrow::Cow;
 

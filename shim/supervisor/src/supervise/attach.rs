@@ -18,8 +18,10 @@ use crate::supervise::streams::Rate;
 use crate::supervise::token::Token;
 use crate::supervise::{READ_AT_ONCE, Supervisor};
 
-/// How much input may wait for a process that does not read: a pipe's worth, beside the pipe itself.
-const MOST_INPUT: usize = 64 * 1024;
+/// How much input may wait for a process that does not read, beside the pipe itself. Behind more than that no frame is read, so that it is
+/// several times what one client has under way (`INPUT_WINDOW` of croft-api): what is said of output must not wait for input, since a
+/// process may wait to be rid of output before it reads input.
+const MOST_INPUT: usize = 512 * 1024;
 
 /// A client attached to a process.
 #[derive(Debug)]
