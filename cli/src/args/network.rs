@@ -24,7 +24,11 @@ pub enum NetworkCommand {
     /// Remove networks that no container is in
     Rm(Lazy<NetworkNamesArgs>),
     /// Remove all networks that no container is in
-    Prune,
+    Prune {
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
     /// Let a container join a network, whether it runs or not
     Connect(Lazy<ConnectArgs>),
     /// Limit what goes between a container and a network; what is not given is not limited

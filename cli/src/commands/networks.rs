@@ -30,7 +30,10 @@ pub async fn run(client: &Client, command: &NetworkCommand, shown: Shown) -> Res
             }
             return failed.map_or(Ok(0), Err);
         }
-        NetworkCommand::Prune => {
+        NetworkCommand::Prune { force } => {
+            if !force && !output::agreed("Remove all networks that no container is in?")? {
+                return Ok(0);
+            }
             let removed: Vec<String> = client.post::<(), _>("/networks/prune", &()).await?;
             shown.lines(&removed, removed.iter().cloned());
         }
@@ -65,7 +68,7 @@ async fn create(client: &Client, args: &NetworkCreateArgs, shown: Shown) -> Resu
 async fn list(client: &Client, quiet: bool, format: Format) -> Result<(), Failed> {
     let networks: Vec<Network> = client.get("/networks").await?;
     if quiet {
-        networks.iter().for_each(|network| println!("{}", network.name));
+        networks.iter().for_each(|network| crate::output::line(&network.name));
         return Ok(());
     }
     output::list(format, &networks, &["NAME", "MODE", "SUBNETS", "INTERNAL", "CONTAINERS"], |network| {

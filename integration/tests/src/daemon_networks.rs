@@ -87,7 +87,7 @@ fn made_and_removed(host: &Host) -> Result<()> {
         code == 125 && refused.contains("containers are in it: db") && refused.contains("hint:"),
         "{refused}"
     );
-    ensure!(json(&croft, &["network", "prune"])? == serde_json::json!(["front"]));
+    ensure!(json(&croft, &["network", "prune", "--force"])? == serde_json::json!(["front"]));
     croft.ok(&["rm", "--force", "db"])?;
     ensure!(croft.ok(&["network", "rm", "back"])? == "back\n");
     ensure!(json(&croft, &["network", "ls"])?.as_array().is_some_and(|all| all.len() == 1));
@@ -279,7 +279,7 @@ fn killed(host: &Host) -> Result<()> {
     ensure!(pings(&croft, "web", &address)?, "it is wired");
     croft.ok(&["system", "check"])?;
     croft.ok(&["rm", "--force", "web", "db"])?;
-    ensure!(croft.ok(&["network", "prune"])? == "back\n");
+    ensure!(croft.ok(&["network", "prune", "--force"])? == "back\n");
     croft.nothing_is_left()
 }
 
