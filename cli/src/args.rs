@@ -173,6 +173,17 @@ pub struct RunArgs {
     /// Do not wait for its end
     #[arg(short, long)]
     pub detach: bool,
+    /// Pass signals that this command gets on to it, unless it has a terminal
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub sig_proxy: bool,
     #[command(flatten)]
     pub create: CreateArgs,
 }
@@ -196,12 +207,27 @@ pub struct ExecArgs {
     /// The folder it begins in
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// The container's name or id
-    #[arg(value_name = "CONTAINER", add = crate::complete::containers())]
-    pub name: String,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    #[arg(
+        help = "The container's name or id, then the command and its arguments, whatever these look like",
+        required = true,
+        num_args = 2..,
+        trailing_var_arg = true,
+        value_names = ["CONTAINER", "COMMAND"],
+        add = crate::complete::first(crate::complete::containers, "words")
+    )]
+    words: Vec<String>,
+}
+
+impl ExecArgs {
+    /// The container's name or id, and the command with its arguments.
+    pub fn words(&self) -> (&str, &[String]) {
+        first_and_rest(&self.words)
+    }
+}
+
+/// Of words that were given as one argument: what follows the first is not for this program, and no option of it either.
+fn first_and_rest(words: &[String]) -> (&str, &[String]) {
+    words.split_first().map(|(first, rest)| (first.as_str(), rest)).unwrap_or_default()
 }
 
 #[derive(Debug, Args)]
@@ -209,6 +235,17 @@ pub struct AttachArgs {
     /// Do not give it this process's input
     #[arg(long)]
     pub no_stdin: bool,
+    /// Pass signals that this command gets on to it, unless it has a terminal
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub sig_proxy: bool,
     /// The container's name or id
     #[arg(value_name = "CONTAINER", add = crate::complete::containers())]
     pub name: String,
@@ -288,12 +325,22 @@ pub struct CreateArgs {
     pub stop_timeout: Option<u32>,
     #[command(flatten)]
     pub options: OptionArgs,
-    /// The image
-    #[arg(add = crate::complete::images())]
-    pub image: String,
-    /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    #[arg(
+        help = "The image, then the command and its arguments, whatever these look like",
+        required = true,
+        num_args = 1..,
+        trailing_var_arg = true,
+        value_names = ["IMAGE", "COMMAND"],
+        add = crate::complete::first(crate::complete::images, "words")
+    )]
+    words: Vec<String>,
+}
+
+impl CreateArgs {
+    /// The image, and the command with its arguments.
+    pub fn words(&self) -> (&str, &[String]) {
+        first_and_rest(&self.words)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -426,5 +473,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    /// What somebody puts behind the image's name gives the container no rights.
+    #[test]
+    fn what_follows_the_image_is_no_option() {
+        use clap::Parser;
+        let words = ["--privileged", "-v", "/:/host", "--", "--help", "-d"];
+        let parse = |first: &[&str]| super::Cli::try_parse_from([first, &words].concat()).unwrap().command;
+        let super::Command::Run(run) = parse(&["croft", "run", "-i", "-e", "A=1", "box"]) else { panic!() };
+        assert_eq!(run.create.words(), ("box", &words.map(str::to_owned)[..]));
+        assert!(!run.detach && !run.create.options.privileged && run.create.volume.is_empty());
+        let super::Command::Exec(exec) = parse(&["croft", "exec", "-it", "--", "web"]) else { panic!() };
+        assert_eq!(exec.words(), ("web", &words.map(str::to_owned)[..]));
+        assert!(!exec.detach);
+        for words in [&["croft", "run", "--nosuch", "box"][..], &["croft", "run"], &["croft", "exec", "web"]]
+        {
+            assert!(super::Cli::try_parse_from(words).is_err(), "{words:?}");
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! What shells offer behind commands: the names of what croftd has.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use clap::{Command, CommandFactory};
+use clap::{ArgMatches, Command, CommandFactory};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
 use croft_api::client::Client;
 use croft_api::container::Container;
@@ -47,6 +47,28 @@ pub fn images() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         offered(typed, ask::<Vec<Image>>("/images").into_iter().flat_map(|image| image.names))
     })
+}
+
+/// For an argument `id` of several words: what is offered for the first. The others are somebody else's.
+pub fn first(of: fn() -> ArgValueCompleter, id: &'static str) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |typed: &OsStr| match has_any(id) {
+        true => Vec::new(),
+        false => of().complete(typed),
+    })
+}
+
+/// Whether an argument has a word already, before the one that is typed.
+fn has_any(id: &str) -> bool {
+    // As the shells' scripts of clap_complete call this program: `croft -- croft run box`, and which word is typed.
+    let words: Vec<OsString> = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
+    let typed = std::env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|index| index.parse().ok());
+    let before = words.get(..typed.unwrap_or_default()).unwrap_or_default();
+    let matches = Cli::command().ignore_errors(true).try_get_matches_from(before);
+    let has = |matches: &ArgMatches| {
+        let (_, of_command) = matches.subcommand()?;
+        of_command.try_get_raw(id).ok().flatten().map(|words| words.len() > 0)
+    };
+    matches.is_ok_and(|matches| has(&matches).unwrap_or_default())
 }
 
 /// Names of hosts that are trusted.

@@ -143,11 +143,12 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         }
     }
     cdi.extend(options.gpus.iter().flatten().cloned());
+    let (image, command) = args.words();
     Ok(Config {
-        image: args.image.clone(),
+        image: image.to_owned(),
         name: args.name.clone(),
         entrypoint: args.entrypoint.as_ref().map(|e| if e.is_empty() { Vec::new() } else { vec![e.clone()] }),
-        command: args.command.clone(),
+        command: command.to_vec(),
         env,
         terminal: args.tty,
         stdin: args.interactive,

@@ -10,6 +10,7 @@ mod man;
 mod network;
 mod output;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -42,9 +43,10 @@ fn main() -> ExitCode {
     match done {
         Ok(status) => ExitCode::from(status),
         Err(failed) => {
-            eprintln!("croft: {}", failed.text);
-            if let Some(hint) = failed.hint {
-                eprintln!("hint: {hint}");
+            let hint = failed.hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+            // Who does not read the output has gone, and others end without a word then, too.
+            if failed.status != output::UNREAD {
+                let _ = write!(std::io::stderr(), "croft: {}\n{hint}", failed.text);
             }
             ExitCode::from(failed.status)
         }

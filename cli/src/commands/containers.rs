@@ -12,7 +12,8 @@ use croft_api::problem::Kind;
 use http::Method;
 use std::net::IpAddr;
 
-use super::attached::{self, Ended, Wanted};
+use super::attached::signals::Caught;
+use super::attached::{self, Wanted};
 use super::patience::{Contact, patiently};
 use super::{Failed, part, report};
 use crate::args::{AttachArgs, CreateArgs, ExecArgs, Format, LogsArgs, PsArgs, PullWhen, RmArgs, RunArgs};
@@ -37,6 +38,9 @@ pub async fn run(client: &Client, args: &RunArgs, shown: Shown) -> Result<u8, Fa
         async move { end_of(&client, &format!("/containers/{name}/wait"), Contact::Had).await }
     });
     let wanted = Wanted { terminal: args.create.tty, stdin: args.create.interactive, from: "oldest" };
+    // From before the start: who is told to end in the middle of it leaves no container behind that runs.
+    let passes_on = args.sig_proxy && !args.detach && !args.create.tty;
+    let caught = passes_on.then(Caught::new).transpose()?;
     let started = match args.detach {
         true => {
             let started = client.post::<(), ()>(&format!("/containers/{name}/start"), &()).await;
@@ -50,6 +54,9 @@ pub async fn run(client: &Client, args: &RunArgs, shown: Shown) -> Result<u8, Fa
             waiting.abort();
             // What could not be started is of no use to who asked for it to run.
             let _ = client.delete(&format!("/containers/{name}?force=true&volumes=true")).await;
+            if let Some(file) = &args.create.options.cidfile {
+                let _ = std::fs::remove_file(file);
+            }
             return Err(failed);
         }
     };
@@ -57,7 +64,8 @@ pub async fn run(client: &Client, args: &RunArgs, shown: Shown) -> Result<u8, Fa
         shown.done(&created, &created.id);
         return Ok(0);
     };
-    if attached.stay(client).await? == Ended::User {
+    let _passing = caught.map(|caught| caught.pass_on(client, &format!("/containers/{name}")));
+    if !attached.stay(client).await?.with_process()? {
         return Ok(0);
     }
     let exit = waiting.await.map_err(|e| Failed::from(e.to_string()))??;
@@ -181,8 +189,9 @@ pub async fn rename(client: &Client, name: &str, new: &str) -> Result<u8, Failed
 /// # Errors
 /// When it cannot be run.
 pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8, Failed> {
+    let (name, command) = args.words();
     let asked = Exec {
-        command: args.command.clone(),
+        command: command.to_vec(),
         env: config::variables(&args.env).collect(),
         workdir: args.workdir.clone(),
         user: args.user.clone(),
@@ -190,17 +199,17 @@ pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8, Failed> {
         stdin: args.interactive,
         detach: args.detach,
     };
-    let name = part(&args.name);
+    let name = part(name);
     let Execed { exec } = client.post(&format!("/containers/{name}/exec"), &asked).await?;
     if args.detach {
         return Ok(0);
     }
     let wanted = Wanted { terminal: args.tty, stdin: args.interactive, from: "oldest" };
-    if attached::attach(client, &format!("/containers/{name}/attach?exec={exec}&"), wanted)
+    if !attached::attach(client, &format!("/containers/{name}/attach?exec={exec}&"), wanted)
         .await?
         .stay(client)
         .await?
-        == Ended::User
+        .with_process()?
     {
         return Ok(0);
     }
@@ -224,9 +233,10 @@ pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
         stdin: !args.no_stdin && (config.stdin || config.terminal),
         from: "now",
     };
-    if attached::attach(client, &format!("/containers/{name}/attach?"), wanted).await?.stay(client).await?
-        == Ended::User
-    {
+    let caught = (args.sig_proxy && !config.terminal).then(Caught::new).transpose()?;
+    let attached = attached::attach(client, &format!("/containers/{name}/attach?"), wanted).await?;
+    let _passing = caught.map(|caught| caught.pass_on(client, &format!("/containers/{}", container.id)));
+    if !attached.stay(client).await?.with_process()? {
         return Ok(0);
     }
     let exit = end_of(client, &format!("/containers/{}/wait", container.id), Contact::Had).await?;
@@ -263,7 +273,8 @@ pub async fn console(client: &Client, name: &str) -> Result<u8, Failed> {
         container = patiently(Contact::Had, || client.get(&path)).await?;
     }
     let wanted = Wanted { terminal: true, stdin: true, from: "oldest" };
-    attached::attach(client, &format!("{path}/attach?"), wanted).await?.stay(client).await?;
+    let attached = attached::attach(client, &format!("{path}/attach?"), wanted).await?;
+    attached.stay(client).await?.with_process()?;
     Ok(0)
 }
 
@@ -294,7 +305,7 @@ pub async fn list(client: &Client, args: &PsArgs, shown: Shown) -> Result<u8, Fa
         containers.drain(..containers.len().saturating_sub(last));
     }
     if shown.quiet {
-        containers.iter().for_each(|container| println!("{}", container.id));
+        containers.iter().for_each(|container| crate::output::line(&container.id));
         return Ok(0);
     }
     let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "ADDRESSES", "PORTS", "NAME"];

@@ -115,7 +115,7 @@ pub async fn push(client: &Client, args: &TransferArgs, format: Format) -> Resul
 pub async fn list(client: &Client, quiet: bool, format: Format) -> Result<u8, Failed> {
     let images: Vec<Image> = client.get("/images").await?;
     if quiet {
-        images.iter().for_each(|image| println!("{}", image.id));
+        images.iter().for_each(|image| crate::output::line(&image.id));
         return Ok(0);
     }
     output::list(format, &images, &["NAME", "IMAGE ID", "CREATED", "LAYERS", "SIZE"], |image| {
@@ -133,7 +133,7 @@ pub async fn list(client: &Client, quiet: bool, format: Format) -> Result<u8, Fa
 async fn history(client: &Client, image: &str, no_trunc: bool, shown: Shown) -> Result<(), Failed> {
     let steps: Vec<Step> = client.get(&format!("/images/history?image={}", part(image))).await?;
     if shown.quiet {
-        steps.iter().filter_map(|step| step.layer.as_deref()).for_each(|layer| println!("{layer}"));
+        steps.iter().filter_map(|step| step.layer.as_deref()).for_each(crate::output::line);
         return Ok(());
     }
     output::list(shown.format, &steps, &["LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"], |step| {
@@ -195,8 +195,10 @@ pub async fn load(client: &Client, args: &LoadArgs, format: Format) -> Result<u8
     let images: Vec<Image> = archive::send(client, Method::POST, "/images/load", work).await?;
     match format {
         Format::Json => output::json(&images),
-        Format::Table if args.quiet => images.iter().for_each(|image| println!("{}", image.id)),
-        Format::Table => images.iter().for_each(|image| println!("{} {}", image.names.join(" "), image.id)),
+        Format::Table if args.quiet => images.iter().for_each(|image| crate::output::line(&image.id)),
+        Format::Table => images
+            .iter()
+            .for_each(|image| crate::output::line(format_args!("{} {}", image.names.join(" "), image.id))),
     }
     Ok(0)
 }

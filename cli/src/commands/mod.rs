@@ -186,7 +186,7 @@ fn completion(shell: &str) -> Result<u8, Failed> {
     completer
         .write_registration("COMPLETE", "croft", "croft", "croft", &mut text)
         .map_err(|e| e.to_string())?;
-    print!("{}", String::from_utf8_lossy(&text));
+    crate::output::print(&String::from_utf8_lossy(&text));
     Ok(0)
 }
 

@@ -52,10 +52,10 @@ pub async fn run(client: &Client, command: &SystemCommand, shown: Shown) -> Resu
 /// Prints findings below a word for their reasons.
 fn print(findings: &[Finding], why: &str) {
     if findings.is_empty() {
-        return println!("nothing is left over");
+        return crate::output::line("nothing is left over");
     }
     let row = |finding: &Finding| vec![finding.what.clone(), finding.name.clone(), finding.why.clone()];
-    println!("{}", output::table(findings, &["WHAT", "NAME", why], row));
+    crate::output::line(output::table(findings, &["WHAT", "NAME", why], row));
 }
 
 async fn usage(client: &Client, format: Format) -> Result<u8, Failed> {
@@ -103,10 +103,13 @@ pub async fn events(client: &Client, args: &EventsArgs, format: Format) -> Resul
     let mut lines = client.lines(Method::GET, &path, None::<&()>).await?;
     while let Some(event) = lines.next::<Event>().await? {
         if format == Format::Json {
-            println!("{}", serde_json::to_string(&event).unwrap_or_default());
+            crate::output::line(serde_json::to_string(&event).unwrap_or_default());
         } else {
             let detail = event.detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
-            println!("{} {} {} {} {}{detail}", event.id, event.time, event.object, event.action, event.name);
+            crate::output::line(format_args!(
+                "{} {} {} {} {}{detail}",
+                event.id, event.time, event.object, event.action, event.name
+            ));
         }
     }
     Ok(0)

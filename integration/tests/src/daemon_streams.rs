@@ -15,6 +15,8 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "a_slow_reader_gets_everything", requires: NEEDS, run: slow_reader },
         Test { name: "a_reader_that_leaves_holds_up_nobody", requires: NEEDS, run: reader_that_leaves },
         Test { name: "what_answers_while_it_reads_goes_on", requires: NEEDS, run: answers },
+        Test { name: "a_command_ends_when_nobody_reads_what_it_says", requires: NEEDS, run: unread },
+        Test { name: "signals_reach_the_container", requires: NEEDS, run: signals },
         Test { name: "a_killed_croftd_loses_no_byte_and_no_status", requires: NEEDS, run: kills },
     ],
 };
@@ -63,6 +65,60 @@ fn answers(host: &Host) -> Result<()> {
         croft.stage.run("sh", &["-ec", &format!("cd {folder}; {script}")])?.success()?;
     }
     croft.ok(&["rm", "--force", "web"])?;
+    croft.nothing_is_left()
+}
+
+fn unread(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    croft.ok(&["run", "--detach", "--name", "web", "--network", "none", "box", "sleep", "1000"])?;
+    let program = croft.program.display();
+    let without_end = "sh -c 'while :; do echo y; done'";
+    let run = format!("{program} run --name talks --network none box {without_end}");
+    for command in [run, format!("{program} exec web {without_end}")] {
+        let script = format!("({command}; echo $? >&2) | head -n 1");
+        let output = croft.stage.run("sh", &["-c", &script])?.success()?;
+        ensure!(output.stdout == "y\n" && output.stderr == "141\n", "{output}");
+    }
+    croft.ok(&["rm", "--force", "talks"])?;
+    // A pipe whose reader has gone before anything is written.
+    let script = format!("mkfifo p; true <p & exec 4>p; wait; {program} ps >&4");
+    let folder = croft.stage.path("").display().to_string();
+    let unread = croft.stage.run("sh", &["-c", &format!("cd {folder}; {script}")])?;
+    ensure!(unread.code() == 141 && unread.stderr.is_empty(), "{unread}");
+    for command in ["ps", "run --rm --network none box echo hi", "exec web echo hi"] {
+        let full = croft.stage.run("sh", &["-c", &format!("{program} {command} >/dev/full")])?;
+        ensure!(full.code() == 125 && full.stderr.contains("No space left"), "{full}");
+    }
+    croft.ok(&["rm", "--force", "web"])?;
+    croft.nothing_is_left()
+}
+
+fn signals(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    let folder = croft.stage.path("").display().to_string();
+    let run = |options: &str, command: &str, signals: &str| {
+        let run = format!("{} run --rm --network none {options}", croft.program.display());
+        let script = format!(
+            "cd {folder}; rm -f said; {run} box {command} >said & a=$!; until grep -qs ready said; do :; done; {signals}"
+        );
+        croft.stage.run("bash", &["-c", &script])
+    };
+    let traps = "sh -c 'trap \"exit 9\" TERM USR1; echo ready; while :; do sleep 0.1; done'";
+    for signal in ["TERM", "USR1"] {
+        let ended = run("", traps, &format!("kill -{signal} $a; wait $a"))?;
+        ensure!(ended.code() == 9, "{signal}: {ended}");
+        ensure!(croft.ok(&["ps", "--all", "--quiet"])?.is_empty(), "it runs on");
+    }
+    // The first process of a container need not heed them; who insists means croft.
+    let deaf = "sh -c 'echo ready; exec sleep 1000'";
+    let alone = "kill -TERM $a; wait $a";
+    let insists = "while kill -TERM $a 2>/dev/null; do :; done; wait $a";
+    for (options, signals) in [("--name deaf", insists), ("--name deaf --sig-proxy=false", alone)] {
+        let ended = run(options, deaf, signals)?;
+        ensure!(ended.code() == 143, "{options}: {ended}");
+        ensure!(croft.inspect("deaf")?["state"] == "running");
+        croft.ok(&["rm", "--force", "deaf"])?;
+    }
     croft.nothing_is_left()
 }
 

@@ -4,6 +4,7 @@
 
 mod pass;
 mod shown;
+pub mod signals;
 mod typed;
 
 use std::io::IsTerminal;
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failed;
 use super::patience::{Contact, patiently};
+use crate::output;
 use pass::{Own, pass};
 use shown::Shown;
 use typed::Typed;
@@ -50,12 +52,31 @@ impl Drop for Raw {
 }
 
 /// How an attachment came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Ended {
     /// The process's output has ended.
     Process,
     /// The user detached.
     User,
+    /// What the process said could not be written here, as whoever read it has gone. The process goes on.
+    Unshown(std::io::Error),
+}
+
+impl Ended {
+    /// Whether the process's end is to be waited for, now.
+    ///
+    /// # Errors
+    /// When its output could not be written.
+    pub fn with_process(self) -> Result<bool, Failed> {
+        match self {
+            Ended::Process => Ok(true),
+            Ended::User => Ok(false),
+            Ended::Unshown(error) => Err(Failed {
+                status: output::unwritten(&error),
+                ..Failed::from(format!("write the output: {error}"))
+            }),
+        }
+    }
 }
 
 /// An attachment to the streams at a path.

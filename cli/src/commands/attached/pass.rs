@@ -77,9 +77,10 @@ async fn receive(
     loop {
         let packet = stream::read(&mut from).await?.ok_or(ErrorKind::UnexpectedEof)?;
         match Frame::decode(&packet) {
-            Some(Frame::Data { output, offset, bytes }) => {
-                unacknowledged.add(output, shown.show(output, offset, &bytes));
-            }
+            Some(Frame::Data { output, offset, bytes }) => match shown.show(output, offset, &bytes) {
+                Ok(next) => unacknowledged.add(output, next),
+                Err(error) => return Ok(Ended::Unshown(error)),
+            },
             Some(Frame::Gap { output, offset, lost }) => {
                 eprintln!("croft: {lost} bytes of output are not kept any more");
                 shown.skip(output, offset, lost);

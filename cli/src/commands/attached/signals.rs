@@ -1,0 +1,62 @@
+//! Signals that are sent to this program and meant for the container's process, as with Docker: who ends `croft run` ends what it runs.
+//!
+//! Not where the process has a terminal: it gets the keys themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use croft_api::client::Client;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+
+use super::Failed;
+
+/// Those that are passed on. Docker does so with more, which end or stop nobody who did not ask for it.
+const PASSED_ON: [(SignalKind, &str); 6] = [
+    (SignalKind::hangup(), "HUP"),
+    (SignalKind::interrupt(), "INT"),
+    (SignalKind::quit(), "QUIT"),
+    (SignalKind::terminate(), "TERM"),
+    (SignalKind::user_defined1(), "USR1"),
+    (SignalKind::user_defined2(), "USR2"),
+];
+
+/// Who sends so many of [`INSISTING`] means this program: the first process of a container need not heed them.
+const INSISTS: u8 = 3;
+
+const INSISTING: [&str; 2] = ["INT", "TERM"];
+
+/// Signals that are kept for a container.
+pub struct Caught(Vec<(Signal, SignalKind, &'static str)>);
+
+impl Caught {
+    /// Keeps what comes from now on.
+    ///
+    /// # Errors
+    /// When the kernel does not want to.
+    pub fn new() -> Result<Self, Failed> {
+        let caught = PASSED_ON.into_iter().map(|(kind, name)| Ok((signal(kind)?, kind, name)));
+        let caught: std::io::Result<Vec<_>> = caught.collect();
+        caught.map(Caught).map_err(|e| Failed::from(format!("catch signals: {e}")))
+    }
+
+    /// Passes on what has come and what comes to the container at `path`, until what this gives is dropped.
+    pub fn pass_on(self, client: &Client, path: &str) -> JoinSet<()> {
+        let insisted = Arc::new(AtomicU8::new(0));
+        let pass = |(mut signals, kind, name): (Signal, SignalKind, &'static str)| {
+            let (client, insisted) = (client.clone(), Arc::clone(&insisted));
+            let path = format!("{path}/kill?signal={name}");
+            async move {
+                while signals.recv().await.is_some() {
+                    if INSISTING.contains(&name) && insisted.fetch_add(1, Ordering::Relaxed) + 1 == INSISTS {
+                        eprintln!("croft: {INSISTS} times told to end: the container goes on without this");
+                        std::process::exit(128 + kind.as_raw_value());
+                    }
+                    // One that has ended gets none, and this ends too.
+                    let _ = client.post::<(), ()>(&path, &()).await;
+                }
+            }
+        };
+        self.0.into_iter().map(pass).collect()
+    }
+}
