@@ -6,19 +6,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use croft_api::client::{Client, Error};
-use croft_api::container::{Container, Created, Exec, Execed, Exit, LogLine, State};
+use croft_api::container::{Container, Created, Exec, Execed, Exit, State};
 use croft_api::network::{Protocol, Publish};
 use croft_api::problem::Kind;
-use http::Method;
 use std::net::IpAddr;
 
 use super::attached::signals::Caught;
 use super::attached::{self, Wanted};
 use super::patience::{Contact, patiently};
 use super::{Failed, part, report};
-use crate::args::{AttachArgs, CreateArgs, ExecArgs, Format, LogsArgs, PsArgs, PullWhen, RmArgs, RunArgs};
+use crate::args::{AttachArgs, CreateArgs, ExecArgs, PsArgs, PullWhen, RmArgs, RunArgs};
 use crate::config;
-use crate::config::Tail;
 use crate::filter::{self, Filter};
 use crate::output::{self, Shown};
 
@@ -243,7 +241,7 @@ pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
     Ok(status_of(&exit))
 }
 
-fn runs(container: &Container) -> bool {
+pub(super) fn runs(container: &Container) -> bool {
     matches!(container.state, State::Running | State::Paused)
 }
 
@@ -385,59 +383,4 @@ pub async fn inspect(client: &Client, names: &[String]) -> Result<u8, Failed> {
     }
     output::json(&all);
     Ok(0)
-}
-
-/// `logs`.
-///
-/// # Errors
-/// When it is not there.
-pub async fn logs(client: &Client, args: &LogsArgs, shown: Shown) -> Result<u8, Failed> {
-    let mut query = format!("follow={}", args.follow);
-    if let Tail::Last(lines) = args.tail {
-        query += &format!("&tail={lines}");
-    }
-    for (name, time) in [("since", args.since), ("until", args.until)] {
-        query += &time.map(|time| format!("&{name}={time}")).unwrap_or_default();
-    }
-    follow(client, &part(&args.name), &query, args.timestamps, shown.format).await?;
-    Ok(0)
-}
-
-async fn follow(
-    client: &Client,
-    name: &str,
-    query: &str,
-    timestamps: bool,
-    format: Format,
-) -> Result<(), Failed> {
-    let path = format!("/containers/{name}/logs?{query}");
-    let mut lines = client.lines(Method::GET, &path, None::<&()>).await?;
-    while let Some(line) = lines.next::<LogLine>().await? {
-        if format == Format::Json {
-            let text = serde_json::to_string(&line).unwrap_or_default() + "\n";
-            if std::io::stdout().write_all(text.as_bytes()).is_err() {
-                break;
-            }
-            continue;
-        }
-        if let Some(lines) = line.dropped_lines {
-            let bytes = output::size(line.dropped_bytes.unwrap_or_default());
-            eprintln!(
-                "croft: {lines} lines ({bytes}) are missing here: past the rate of the log, or the disk was full"
-            );
-            continue;
-        }
-        let LogLine { time, stream, log, .. } = line;
-        let text = if timestamps { format!("{time} {log}") } else { log };
-        let written = match stream.as_str() {
-            "stderr" => std::io::stderr().write_all(text.as_bytes()),
-            _ => std::io::stdout().write_all(text.as_bytes()),
-        };
-        // Whoever read it has gone.
-        if written.is_err() {
-            break;
-        }
-    }
-    let _ = std::io::stdout().flush();
-    Ok(())
 }

@@ -5,6 +5,7 @@ mod attached;
 mod containers;
 mod files;
 mod images;
+mod logs;
 mod networks;
 mod patience;
 mod progress;
@@ -52,6 +53,9 @@ impl From<Error> for Failed {
             Error::Unreachable { source, place } => Failed {
                 text: format!("croftd does not answer on {place}: {source}"),
                 hint: Some(match place {
+                    Place::Socket(_) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                        "be root, or have an administrator run: adduser USER croft".into()
+                    }
                     Place::Socket(_) => "start it: croftd, or systemctl start croftd".into(),
                     Place::Host { address, .. } => {
                         let port = address.rsplit(':').next().unwrap_or_default();
@@ -151,7 +155,7 @@ pub async fn run(cli: &Cli) -> Result<u8, Failed> {
         Command::Wait(args) => containers::wait(&client, &args.names, shown).await,
         Command::Ps(args) => containers::list(&client, args, shown).await,
         Command::Inspect(args) => containers::inspect(&client, &args.names).await,
-        Command::Logs(args) => containers::logs(&client, args, shown).await,
+        Command::Logs(args) => logs::run(&client, args, shown).await,
         Command::Cp(args) => files::copy(&client, args).await,
         Command::Diff { container } => files::diff(&client, container, shown).await,
         Command::Commit(args) => files::commit(&client, args, shown).await,

@@ -1,11 +1,12 @@
 //! `stats`.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
-use croft_api::client::Client;
+use croft_api::client::{Client, Error};
 use croft_api::stats::{Pressure, Stats};
 use http::Method;
 
+use super::patience::{Contact, patiently};
 use super::{Failed, part};
 use crate::args::{Format, StatsArgs};
 use crate::output::{self, Shown};
@@ -30,19 +31,27 @@ pub async fn run(client: &Client, args: &StatsArgs, shown: Shown) -> Result<u8, 
         output::list(format, &all, HEAD, |stats| row(stats, args.no_trunc));
         return Ok(0);
     }
-    let mut lines = client.lines(Method::GET, &format!("/stats?stream=true&{query}"), None::<&()>).await?;
     let clear = if std::io::stdout().is_terminal() { CLEAR } else { "" };
-    while let Some(all) = lines.next::<Vec<Stats>>().await? {
-        let text = match format {
-            Format::Json => serde_json::to_string(&all).unwrap_or_default(),
-            Format::Table => clear.to_owned() + &output::table(&all, HEAD, |stats| row(stats, args.no_trunc)),
-        };
-        // Whoever read it has gone.
-        if writeln!(std::io::stdout(), "{text}").and_then(|()| std::io::stdout().flush()).is_err() {
-            break;
+    let path = format!("/stats?stream=true&{query}");
+    let mut contact = Contact::None;
+    loop {
+        let mut lines = patiently(contact, || client.lines(Method::GET, &path, None::<&()>)).await?;
+        loop {
+            let all = match lines.next::<Vec<Stats>>().await {
+                Ok(Some(all)) => all,
+                Ok(None) => return Ok(0),
+                // croftd is restarted.
+                Err(Error::Broken(_)) => break,
+                Err(error) => return Err(error.into()),
+            };
+            let table = || output::table(&all, HEAD, |stats| row(stats, args.no_trunc));
+            output::line(match format {
+                Format::Json => serde_json::to_string(&all).unwrap_or_default(),
+                Format::Table => format!("{clear}{}", table()),
+            });
         }
+        contact = Contact::Had;
     }
-    Ok(0)
 }
 
 const HEAD: &[&str] = &[

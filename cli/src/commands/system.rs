@@ -1,11 +1,12 @@
 //! `system` and `events`.
 
-use croft_api::client::Client;
+use croft_api::client::{Client, Error};
 use croft_api::event::Event;
 use croft_api::system::{Finding, Fixed, Info, Prune, PrunedSystem, Usage, Used};
 use http::Method;
 
 use super::Failed;
+use super::patience::{Contact, patiently};
 use crate::args::{EventsArgs, Format, SystemCommand};
 use crate::output::{self, Shown};
 
@@ -93,24 +94,37 @@ async fn prune(client: &Client, asked: Prune, force: bool, shown: Shown) -> Resu
     Ok(0)
 }
 
-/// `events`.
+/// `events`, also when croftd is restarted meanwhile.
 ///
 /// # Errors
-/// When croftd does not answer, or ends.
+/// When croftd does not answer, or ends for long.
 pub async fn events(client: &Client, args: &EventsArgs, format: Format) -> Result<u8, Failed> {
-    let since = args.since.map(|number| format!("&since={number}")).unwrap_or_default();
-    let path = format!("/events?follow={}{since}", !args.no_follow);
-    let mut lines = client.lines(Method::GET, &path, None::<&()>).await?;
-    while let Some(event) = lines.next::<Event>().await? {
-        if format == Format::Json {
-            crate::output::line(serde_json::to_string(&event).unwrap_or_default());
-        } else {
-            let detail = event.detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
-            crate::output::line(format_args!(
-                "{} {} {} {} {}{detail}",
-                event.id, event.time, event.object, event.action, event.name
-            ));
+    let mut since = args.since;
+    let mut contact = Contact::None;
+    loop {
+        let known = since.map(|number| format!("&since={number}")).unwrap_or_default();
+        let path = format!("/events?follow={}{known}", !args.no_follow);
+        let mut lines = patiently(contact, || client.lines(Method::GET, &path, None::<&()>)).await?;
+        loop {
+            match lines.next::<Event>().await {
+                Ok(Some(event)) => {
+                    since = Some(event.id);
+                    show(&event, format);
+                }
+                Ok(None) if args.no_follow => return Ok(0),
+                Ok(None) | Err(Error::Broken(_)) => break,
+                Err(error) => return Err(error.into()),
+            }
         }
+        contact = Contact::Had;
     }
-    Ok(0)
+}
+
+fn show(event: &Event, format: Format) {
+    if format == Format::Json {
+        return output::line(serde_json::to_string(event).unwrap_or_default());
+    }
+    let Event { id, time, object, action, name, detail, .. } = event;
+    let detail = detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+    output::line(format_args!("{id} {time} {object} {action} {name}{detail}"));
 }

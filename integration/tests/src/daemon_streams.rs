@@ -1,5 +1,6 @@
 //! Output, input and statuses, while croftd is killed again and again.
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use croft_harness::stage::COMMAND_LIMIT;
@@ -18,6 +19,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "a_command_ends_when_nobody_reads_what_it_says", requires: NEEDS, run: unread },
         Test { name: "signals_reach_the_container", requires: NEEDS, run: signals },
         Test { name: "a_killed_croftd_loses_no_byte_and_no_status", requires: NEEDS, run: kills },
+        Test { name: "what_is_followed_goes_on_over_a_restart", requires: NEEDS, run: followed },
     ],
 };
 
@@ -211,5 +213,57 @@ fn kills(host: &Host) -> Result<()> {
     ensure!(after["pid"] == web["pid"] && after["state"] == "running", "{after}");
     println!("croftd was killed {rounds} times");
     croft.ok(&["rm", "--force", "web"])?;
+    croft.nothing_is_left()
+}
+
+/// A command that follows something, into a file.
+fn follow(croft: &Croft, args: &[&str], name: &str) -> Result<(Child, String)> {
+    let path = croft.path(name);
+    let mut command = croft.stage.command(&croft.program.display().to_string());
+    command.args(args).stdin(Stdio::null()).stdout(std::fs::File::create(&path)?);
+    Ok((command.spawn().with_context(|| format!("start croft {args:?}"))?, path))
+}
+
+fn followed(host: &Host) -> Result<()> {
+    let mut croft = Croft::new(host)?;
+    let counts = "i=0; while [ ! -e /stop ]; do echo $i; i=$((i+1)); sleep 0.01; done";
+    croft.ok(&["run", "--detach", "--name", "web", "--network", "none", "box", "sh", "-c", counts])?;
+    let (mut logs, said) = follow(&croft, &["logs", "--follow", "web"], "said")?;
+    let (mut events, happened) = follow(&croft, &["events", "--since", "0"], "happened")?;
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let comes = |path: &str, has: &dyn Fn(&str) -> bool| {
+        let end = Instant::now() + COMMAND_LIMIT;
+        while !has(&read(path)) {
+            ensure!(Instant::now() < end, "{path} ends with {:?}", read(path).lines().last());
+            std::thread::yield_now();
+        }
+        Ok(())
+    };
+    comes(&said, &|text| text.len() > 20)?;
+    for round in 0..4 {
+        match round % 2 {
+            0 => croft.kill()?,
+            _ => croft.terminate()?,
+        }
+        croft.start()?;
+        let name = format!("after-{round}");
+        croft.ok(&["create", "--name", &name, "box"])?;
+        let before = read(&said).len();
+        comes(&said, &|text| text.len() > before + 20)?;
+        comes(&happened, &|text| text.contains(&name))?;
+        croft.ok(&["rm", &name])?;
+    }
+    croft.ok(&["exec", "web", "touch", "/stop"])?;
+    let ended = process::wait(&mut logs, COMMAND_LIMIT)?.context("logs goes on")?;
+    let all = croft.ok(&["logs", "web"])?;
+    ensure!(ended.success() && read(&said) == all, "{ended}: {} {}", read(&said).len(), all.len());
+    comes(&happened, &|text| text.contains(" exit web "))?;
+    // This ends nsenter, its parent; it ends with the stage.
+    process::wait(&mut events, Duration::ZERO)?;
+    let happened = read(&happened);
+    let numbers: Vec<usize> =
+        happened.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
+    ensure!(numbers.iter().enumerate().all(|(at, number)| *number == at + 1), "{happened}");
+    croft.ok(&["rm", "web"])?;
     croft.nothing_is_left()
 }
