@@ -287,8 +287,8 @@ pub struct CreateArgs {
     /// The folder it begins in
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
-    #[arg(help = "Lead a port of the host into it: [ADDRESS:]PORT:PORT[/udp]", short, long, value_name = "PORT:PORT", value_parser = crate::config::publish)]
-    pub publish: Vec<croft_api::network::Publish>,
+    #[arg(help = "Lead a port of the host into it, or as many as from one to another: [ADDRESS:]PORT[-PORT]:PORT[-PORT][/udp]", short, long, value_name = "PORT:PORT", value_parser = crate::config::publish)]
+    pub publish: Vec<Vec<croft_api::network::Publish>>,
     /// Its host name
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,

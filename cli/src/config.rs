@@ -76,16 +76,18 @@ pub fn time(text: &str) -> Result<jiff::Timestamp, String> {
     jiff::Timestamp::now().checked_sub(ago).map_err(|_| wrong())
 }
 
-/// A port of the host that leads into a container: `[ADDRESS:]HOST:CONTAINER[/tcp|/udp]`.
+/// Ports of the host that lead into a container: `[ADDRESS:]HOST[-HOST]:CONTAINER[-CONTAINER][/tcp|/udp]`.
 ///
 /// # Errors
 /// In words.
-pub fn publish(text: &str) -> Result<Publish, String> {
-    let wrong = || format!("{text:?} is no port: 8080:80, 127.0.0.1:8080:80, [::1]:53:53/udp");
-    let (ports, protocol) = match text.rsplit_once('/') {
-        None | Some((_, "tcp")) => (text.split('/').next().unwrap_or(text), Protocol::Tcp),
-        Some((ports, "udp")) => (ports, Protocol::Udp),
-        Some(_) => return Err(wrong()),
+pub fn publish(text: &str) -> Result<Vec<Publish>, String> {
+    let wrong =
+        || format!("{text:?} is no port: 8080:80, 8000-8010:9000-9010, 127.0.0.1:8080:80, [::1]:53:53/udp");
+    let (ports, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return Err(wrong()),
     };
     let (rest, container) = ports.rsplit_once(':').ok_or_else(wrong)?;
     let (address, host) = match rest.rsplit_once(':') {
@@ -95,8 +97,22 @@ pub fn publish(text: &str) -> Result<Publish, String> {
             (Some(address.parse().map_err(|_| wrong())?), host)
         }
     };
-    let port = |text: &str| text.parse().ok().filter(|port| *port > 0).ok_or_else(wrong);
-    Ok(Publish { address, host: port(host)?, container: port(container)?, protocol })
+    let (host, container) = (range(host).ok_or_else(wrong)?, range(container).ok_or_else(wrong)?);
+    if host.len() != container.len() {
+        let [host, container] = [host.len(), container.len()];
+        return Err(format!(
+            "{text:?}: {host} ports of the host cannot lead to {container} of the container"
+        ));
+    }
+    Ok(host.zip(container).map(|(host, container)| Publish { address, host, container, protocol }).collect())
+}
+
+/// A port, or several: `80`, `8000-8010`.
+fn range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let (first, last) = (port(first)?, port(last)?);
+    (first <= last).then_some(first..=last)
 }
 
 /// A restart policy.
@@ -156,7 +172,7 @@ pub fn of(args: &CreateArgs) -> Result<Config, String> {
         user: args.user.clone(),
         hostname: args.hostname.clone(),
         mounts,
-        publish: args.publish.clone(),
+        publish: args.publish.concat(),
         read_only: args.read_only,
         network: crate::network::mode(&args.network)?,
         limits: options::limits(&args.limits),
@@ -293,20 +309,22 @@ mod tests {
 
     #[test]
     fn ports_have_addresses_and_protocols() {
-        let plain = publish("8080:80").unwrap();
-        assert_eq!(
-            (plain.address, plain.host, plain.container, plain.protocol),
-            (None, 8080, 80, Protocol::Tcp)
-        );
-        let full = publish("[::1]:53:5353/udp").unwrap();
-        assert_eq!(full.address, Some("::1".parse().unwrap()));
-        assert_eq!((full.host, full.container, full.protocol), (53, 5353, Protocol::Udp));
-        assert_eq!(publish("127.0.0.1:1:2/tcp").unwrap().address, Some("127.0.0.1".parse().unwrap()));
-        assert!(
-            ["80", "0:80", "a:80", "80:80/icmp", "x:1:2", "70000:1"]
-                .iter()
-                .all(|text| publish(text).is_err())
-        );
+        let one = |text: &str| match publish(text).unwrap().as_slice() {
+            [one] => (one.address, one.host, one.container, one.protocol),
+            several => panic!("{several:?}"),
+        };
+        assert_eq!(one("8080:80"), (None, 8080, 80, Protocol::Tcp));
+        assert_eq!(one("[::1]:53:5353/udp"), (Some("::1".parse().unwrap()), 53, 5353, Protocol::Udp));
+        assert_eq!(one("127.0.0.1:1:2/TCP"), (Some("127.0.0.1".parse().unwrap()), 1, 2, Protocol::Tcp));
+        let several = publish("127.0.0.1:65534-65535:80-81/udp").unwrap();
+        let ports: Vec<_> = several.iter().map(|one| (one.host, one.container)).collect();
+        assert_eq!(ports, [(65534, 80), (65535, 81)]);
+        assert!(several.iter().all(|one| one.address.is_some() && one.protocol == Protocol::Udp));
+        for wrong in
+            ["80", "0:80", "a:80", "80:80/icmp", "x:1:2", "70000:1", "1-2:1", "2-1:2-1", "1-:1-2", "0-1:0-1"]
+        {
+            assert!(publish(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
