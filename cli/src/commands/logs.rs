@@ -23,7 +23,7 @@ pub async fn run(client: &Client, args: &LogsArgs, shown: Shown) -> Result<u8, F
     if let Tail::Last(lines) = args.tail {
         query += &format!("&tail={lines}");
     }
-    let mut place = Place::default();
+    let mut place = Place { is_cut: args.tail != Tail::All, ..Place::default() };
     let mut contact = Contact::None;
     let mut follows = args.follow;
     loop {
@@ -40,17 +40,20 @@ pub async fn run(client: &Client, args: &LogsArgs, shown: Shown) -> Result<u8, F
             Err(Error::Refused(_)) => return Ok(0),
             Err(error) => return Err(error.into()),
         };
-        let until = args.until.map(|until| format!("&until={until}")).unwrap_or_default();
-        let since = place.time.as_ref().map(|time| format!("&since={time}"));
-        query = since.unwrap_or_else(|| std::mem::take(&mut query)) + &until;
+        if let Some(time) = &place.time {
+            let until = args.until.map(|until| format!("&until={until}")).unwrap_or_default();
+            query = format!("&since={time}{until}");
+        }
     }
 }
 
-/// Where a log has been read to: the time of the last line, and how many lines of that time there were.
+/// Where a log has been read to: the time of the last line, and which line of that time it is. Lines of one write have one time.
 #[derive(Default)]
 struct Place {
     time: Option<String>,
     lines: usize,
+    /// Lines of this time were left out (`--tail`), and nobody knows how many: all of it are taken for shown.
+    is_cut: bool,
 }
 
 /// Shows lines beyond `place`. Whether their end was reached; otherwise the connection broke.
@@ -62,7 +65,11 @@ async fn show(
     (timestamps, format): (bool, Format),
 ) -> Result<bool, Failed> {
     let mut lines = patiently(contact, || client.lines(Method::GET, path, None::<&()>)).await?;
-    let mut repeated = if place.time.is_some() { place.lines } else { 0 };
+    let mut repeated = match (&place.time, place.is_cut) {
+        (None, _) => 0,
+        (Some(_), false) => place.lines,
+        (Some(_), true) => usize::MAX,
+    };
     loop {
         let line = match lines.next::<LogLine>().await {
             Ok(Some(line)) => line,
@@ -78,7 +85,8 @@ async fn show(
             place.lines += 1;
         } else {
             repeated = 0;
-            *place = Place { time: Some(line.time.clone()), lines: 1 };
+            let is_cut = place.is_cut && place.time.is_none();
+            *place = Place { time: Some(line.time.clone()), lines: 1, is_cut };
         }
         if format == Format::Json {
             output::line(serde_json::to_string(&line).unwrap_or_default());
