@@ -195,6 +195,11 @@ fn events_go_on(host: &Host) -> Result<()> {
     croft.kill()?;
     croft.start()?;
     croft.ok(&["run", "--rm", "--name", "second", "box", "true"])?;
+    croft.ok(&["image", "tag", "box", "other"])?;
+    croft.ok(&["image", "rm", "other"])?;
+    croft.ok(&["volume", "create", "data"])?;
+    croft.ok(&["volume", "create", "data"])?;
+    croft.ok(&["volume", "rm", "data"])?;
     let events = croft.ok(&["events", "--since", "0", "--no-follow"])?;
     let numbers: Vec<u64> = events.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
     ensure!(numbers.iter().enumerate().all(|(at, n)| *n == at as u64 + 1), "{events}");
@@ -202,6 +207,9 @@ fn events_go_on(host: &Host) -> Result<()> {
         for action in ["create", "start", "exit", "delete"] {
             ensure!(events.contains(&format!("container {action} {name}")), "{action} {name}: {events}");
         }
+    }
+    for once in ["image tag other", "image delete other", "volume create data", "volume delete data"] {
+        ensure!(events.matches(once).count() == 1, "{once}: {events}");
     }
     croft.nothing_is_left()
 }

@@ -12,7 +12,7 @@ pub struct Event {
     pub time: String,
     /// What happened: `create`, `start`, `exit`, `delete`, `pull`, `adopt`, ...
     pub action: String,
-    /// On what: `container`, `image`, `network`.
+    /// On what: `container`, `image`, `network`, `volume`.
     pub object: String,
     /// Its name or id.
     pub name: String,

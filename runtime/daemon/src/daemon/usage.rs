@@ -81,6 +81,9 @@ impl Daemon {
             let images = daemon.shared.roots.prune(asked.all, &daemon.image_users()?)?;
             pruned.bytes += images.bytes;
             pruned.images = images.names;
+            for (object, names) in [("volume", &pruned.volumes), ("image", &pruned.images)] {
+                names.iter().for_each(|name| daemon.shared.happened_to(object, "delete", name, None));
+            }
             Ok(pruned)
         })
         .await

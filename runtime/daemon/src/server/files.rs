@@ -149,7 +149,8 @@ async fn commit(
     let handle = daemon.find(&name)?;
     let title = format!("commit {name}");
     let pauses = asked.pause && handle.view().state == Doing::Running;
-    let (shared, id) = (Arc::clone(daemon.shared()), handle.view().record.id);
+    let (shared, record) = (Arc::clone(daemon.shared()), handle.view().record);
+    let (id, container) = (record.id, record.name);
     let mark = shared.frozen_for_commit(&id);
     if pauses {
         let marked = tokio::fs::write(&mark, "").await;
@@ -162,7 +163,12 @@ async fn commit(
     }
     // A task of its own: one who asked and went leaves nothing frozen.
     let committed = tokio::spawn(async move {
-        let made = blocking(move || shared.roots.commit(&id, &asked, &title)).await;
+        let made = blocking(move || {
+            let image = shared.roots.commit(&id, &asked, &title)?;
+            shared.happened("commit", &container, image.names.first().cloned());
+            Ok(image)
+        });
+        let made = made.await;
         if pauses {
             if let Err(problem) = handle.ask(Command::Resume).await {
                 tracing::warn!(%problem, "a container that was frozen for a commit is not let go on");

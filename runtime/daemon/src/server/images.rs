@@ -37,6 +37,11 @@ pub fn router() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(log_out))
 }
 
+/// Tells that something happened to images.
+fn happened<'a>(daemon: &Daemon, action: &str, names: impl IntoIterator<Item = &'a String>) {
+    names.into_iter().for_each(|name| daemon.shared().happened_to("image", action, name, None));
+}
+
 /// Images.
 #[utoipa::path(get, path = "/images", responses((status = 200, body = Vec<Image>)))]
 async fn images(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Image>> {
@@ -93,7 +98,11 @@ async fn pull(
     State(daemon): State<Arc<Daemon>>,
     Body(Pull { image, platform }): Body<Pull>,
 ) -> Result<Response, Refusal> {
-    Ok(told(move |tell| async move { daemon.shared().roots.pull(&image, platform.as_deref(), tell).await }))
+    Ok(told(move |tell| async move {
+        let pulled = daemon.shared().roots.pull(&image, platform.as_deref(), tell).await?;
+        happened(&daemon, "pull", [&image]);
+        Ok(pulled)
+    }))
 }
 
 /// Sends an image to the registry that its name says. The answer is as that of a pull.
@@ -102,21 +111,35 @@ async fn push(
     State(daemon): State<Arc<Daemon>>,
     Body(Push { image }): Body<Push>,
 ) -> Result<Response, Refusal> {
-    Ok(told(move |tell| async move { daemon.shared().roots.push(&image, tell).await }))
+    Ok(told(move |tell| async move {
+        let pushed = daemon.shared().roots.push(&image, tell).await?;
+        happened(&daemon, "push", [&image]);
+        Ok(pushed)
+    }))
 }
 
 /// Gives an image another name too.
 #[utoipa::path(post, path = "/images/tag", request_body = Tag,
     responses((status = 200), (status = 400, body = Problem), (status = 404, body = Problem)))]
 async fn tag(State(daemon): State<Arc<Daemon>>, Body(Tag { image, name }): Body<Tag>) -> Result<(), Refusal> {
-    Ok(blocking(move || daemon.shared().roots.tag(&image, &name)).await?)
+    let tagged = move || {
+        daemon.shared().roots.tag(&image, &name)?;
+        daemon.shared().happened_to("image", "tag", &name, Some(image));
+        Ok(())
+    };
+    Ok(blocking(tagged).await?)
 }
 
 /// Takes an image from a file or folder of croftd's host.
 #[utoipa::path(post, path = "/images/import", request_body = Import,
     responses((status = 200, body = Image), (status = 400, body = Problem)))]
 async fn import(State(daemon): State<Arc<Daemon>>, Body(asked): Body<Import>) -> Answer<Image> {
-    Ok(Json(blocking(move || daemon.shared().roots.import(&asked.path, &asked.name)).await?))
+    let imported = move || {
+        let image = daemon.shared().roots.import(&asked.path, &asked.name)?;
+        happened(&daemon, "import", [&asked.name]);
+        Ok(image)
+    };
+    Ok(Json(blocking(imported).await?))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -142,14 +165,24 @@ async fn export(
     responses((status = 200, body = Vec<Image>), (status = 400, body = Problem)))]
 async fn load(State(daemon): State<Arc<Daemon>>, body: Bytes) -> Answer<Vec<Image>> {
     let source = upload(body);
-    Ok(Json(blocking(move || daemon.shared().roots.load(source)).await?))
+    let loaded = move || {
+        let images = daemon.shared().roots.load(source)?;
+        happened(&daemon, "load", images.iter().flat_map(|image| &image.names));
+        Ok(images)
+    };
+    Ok(Json(blocking(loaded).await?))
 }
 
 /// Makes an image of Debian's packages. The answer comes when it is there: after minutes.
 #[utoipa::path(post, path = "/images/build-rootfs", request_body = BuildRootfs,
     responses((status = 200, body = Image), (status = 400, body = Problem), (status = 500, body = Problem)))]
 async fn build(State(daemon): State<Arc<Daemon>>, Body(asked): Body<BuildRootfs>) -> Answer<Image> {
-    Ok(Json(blocking(move || daemon.shared().roots.build_rootfs(&asked)).await?))
+    let built = move || {
+        let image = daemon.shared().roots.build_rootfs(&asked)?;
+        happened(&daemon, "build", &image.names);
+        Ok(image)
+    };
+    Ok(Json(blocking(built).await?))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -164,14 +197,24 @@ struct All {
 #[utoipa::path(post, path = "/images/prune", params(All),
     responses((status = 200, body = PrunedImages), (status = 409, body = Problem)))]
 async fn prune(State(daemon): State<Arc<Daemon>>, Query(All { all }): Query<All>) -> Answer<PrunedImages> {
-    Ok(Json(blocking(move || daemon.shared().roots.prune(all, &daemon.image_users()?)).await?))
+    let pruned = move || {
+        let pruned = daemon.shared().roots.prune(all, &daemon.image_users()?)?;
+        happened(&daemon, "delete", &pruned.names);
+        Ok(pruned)
+    };
+    Ok(Json(blocking(pruned).await?))
 }
 
 /// Removes a name of an image, and the image with its last one.
 #[utoipa::path(delete, path = "/images/{*name}", params(("name" = String, Path)),
     responses((status = 200), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn remove(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> Result<(), Refusal> {
-    Ok(blocking(move || daemon.shared().roots.remove_image(&name, &daemon.image_users()?)).await?)
+    let removed = move || {
+        daemon.shared().roots.remove_image(&name, &daemon.image_users()?)?;
+        happened(&daemon, "delete", [&name]);
+        Ok(())
+    };
+    Ok(blocking(removed).await?)
 }
 
 /// Asks a registry whether it knows the user, and keeps what to say to it, in Docker's file of who runs croftd.

@@ -41,7 +41,15 @@ async fn create(
     State(daemon): State<Arc<Daemon>>,
     Body(Create { name, labels }): Body<Create>,
 ) -> Result<(StatusCode, Json<Volume>), Refusal> {
-    let made = ask(&daemon, move |shared| shared.volumes.create(&shared.records, name.as_deref(), labels));
+    let made = ask(&daemon, move |shared| {
+        let is_there = |name: &String| shared.volumes.find(&shared.records, name).is_ok();
+        let is_new = !name.as_ref().is_some_and(is_there);
+        let made = shared.volumes.create(&shared.records, name.as_deref(), labels)?;
+        if is_new {
+            shared.happened_to("volume", "create", &made.name, None);
+        }
+        Ok(made)
+    });
     Ok((StatusCode::CREATED, Json(made.await?)))
 }
 
@@ -56,7 +64,12 @@ async fn inspect(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) ->
 #[utoipa::path(delete, path = "/volumes/{name}", params(("name" = String, Path)),
     responses((status = 200), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn remove(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> Result<(), Refusal> {
-    Ok(ask(&daemon, move |shared| shared.volumes.remove(&shared.records, &name)).await?)
+    let removed = ask(&daemon, move |shared| {
+        shared.volumes.remove(&shared.records, &name)?;
+        shared.happened_to("volume", "delete", &name, None);
+        Ok(())
+    });
+    Ok(removed.await?)
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -71,5 +84,10 @@ struct All {
 #[utoipa::path(post, path = "/volumes/prune", params(All), responses((status = 200, body = Pruned)))]
 async fn prune(State(daemon): State<Arc<Daemon>>, Query(All { all }): Query<All>) -> Answer<Pruned> {
     let which = if all { Which::All } else { Which::Anonymous };
-    Ok(Json(ask(&daemon, move |shared| shared.volumes.prune(&shared.records, which)).await?))
+    let pruned = ask(&daemon, move |shared| {
+        let pruned = shared.volumes.prune(&shared.records, which)?;
+        pruned.volumes.iter().for_each(|name| shared.happened_to("volume", "delete", name, None));
+        Ok(pruned)
+    });
+    Ok(Json(pruned.await?))
 }
