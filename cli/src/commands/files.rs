@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use croft_api::client::{Client, Error};
@@ -10,6 +12,7 @@ use croft_api::image::Image;
 use croft_api::pieces::Reader;
 use croft_api::problem::Kind;
 use http::Method;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::archive;
 use super::{Failed, part};
@@ -150,6 +153,16 @@ fn unpack(from: Reader, folder: &Path, new_name: Option<&Path>, keep: bool, targ
                 let _ = fs::remove_file(&place);
                 fs::hard_link(linked, &place)?;
             }
+            // The tar crate makes an empty file of each of these.
+            _ if kind.is_fifo() => {
+                let _ = fs::remove_file(&place);
+                let mode = Mode::from_raw_mode(entry.header().mode()?);
+                mknodat(CWD, &place, FileType::Fifo, mode, 0)?;
+                fs::set_permissions(&place, fs::Permissions::from_mode(mode.as_raw_mode()))?;
+            }
+            _ if kind.is_character_special() || kind.is_block_special() => {
+                eprintln!("croft: left out {}: a device", path.display());
+            }
             _ => {
                 entry.unpack(&place)?;
             }
@@ -251,7 +264,12 @@ fn add<W: Write>(
     }
     if data.is_symlink() {
         header.set_size(0);
-        return archive.append_link(&mut header, name, fs::read_link(source).map_err(named)?);
+        let target = fs::read_link(source).map_err(named)?;
+        // As it is; the other function changes it (`a//b` to `a/b`), but has room for longer ones.
+        return match header.set_link_name_literal(target.as_os_str().as_bytes()) {
+            Ok(()) => archive.append_data(&mut header, name, io::empty()),
+            Err(_) => archive.append_link(&mut header, name, target),
+        };
     }
     if data.is_file() {
         let file = fs::File::open(source).map_err(named)?;
@@ -260,7 +278,11 @@ fn add<W: Write>(
         let content = io::Read::take(io::Read::chain(io::Read::take(file, size), io::repeat(0)), size);
         return archive.append_data(&mut header, name, content);
     }
-    Err(io::Error::other(format!("{}: is no file, folder or link", source.display())))
+    if data.file_type().is_fifo() {
+        header.set_size(0);
+        return archive.append_data(&mut header, name, io::empty());
+    }
+    Err(io::Error::other(format!("{}: is no file, folder, link or FIFO", source.display())))
 }
 
 /// `diff`.

@@ -17,6 +17,7 @@ pub const SUBJECT: Subject = Subject {
     on_runc: &[("*", OURS)],
     tests: &[
         Test { name: "cp_goes_where_docker_s_goes", requires: NEEDS, run: cp_places },
+        Test { name: "links_and_fifos_are_copied_as_they_are", requires: NEEDS, run: cp_odd },
         Test { name: "cp_maps_owners_of_running_and_stopped", requires: NEEDS, run: cp_owners },
         Test { name: "cp_sees_volumes", requires: NEEDS, run: cp_volumes },
         Test { name: "cp_streams_archives", requires: NEEDS, run: cp_streams },
@@ -67,6 +68,23 @@ fn cut_off(host: &Host) -> Result<()> {
     croft.start()?;
     ensure!(croft.inspect("big")?["state"] == "paused");
     croft.ok(&["rm", "--force", "big", "kept"])?;
+    croft.nothing_is_left()
+}
+
+fn cp_odd(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    sleeper(&croft, "c", &[])?;
+    let long = "l".repeat(150);
+    let links = format!("ln -s / root; ln -s a//b double; ln -s ../x/./y dots; ln -s {long} long");
+    sh(&croft, &format!("mkdir odd; cd odd; mkfifo -m 640 pipe; {links}"))?;
+    croft.ok(&["cp", &croft.path("odd"), "c:/odd"])?;
+    let inside = "cd /odd && for f in *; do readlink $f || stat -c '%F %a' $f; done";
+    let found = croft.ok(&["exec", "c", "sh", "-c", inside])?;
+    ensure!(found == format!("../x/./y\na//b\n{long}\nfifo 640\n/\n"), "{found}");
+    croft.ok(&["cp", "c:/odd", &croft.path("back")])?;
+    let list = |folder: &str| sh(&croft, &format!("find {folder} -printf '%P %y %m %l\n' | sort"));
+    ensure!(list("back")? == list("odd")?, "{}", list("back")?);
+    croft.ok(&["rm", "--force", "c"])?;
     croft.nothing_is_left()
 }
 
