@@ -372,15 +372,20 @@ fn status(container: &Container) -> String {
     }
 }
 
-/// `inspect`.
+/// `inspect`: shows those that are there.
 ///
 /// # Errors
 /// When one is not there.
 pub async fn inspect(client: &Client, names: &[String]) -> Result<u8, Failed> {
-    let mut all = Vec::new();
+    let (mut all, mut failed) = (Vec::new(), None);
     for name in names {
-        all.push(client.get::<Container>(&format!("/containers/{}", part(name))).await?);
+        match client.get::<Container>(&format!("/containers/{}", part(name))).await {
+            Ok(container) => all.push(container),
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
+        }
     }
     output::json(&all);
-    Ok(0)
+    failed.map_or(Ok(0), |error| Err(error.into()))
 }
