@@ -85,7 +85,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "BYTES", value_parser = crate::config::bytes)]
     pub memory_reservation: Option<u64>,
     /// How many processors it gets
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = options::cpus)]
     pub cpus: Option<f64>,
     /// Its share of the processors beside others; 1024 is one
     #[arg(long, value_name = "SHARES")]

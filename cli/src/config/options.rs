@@ -238,6 +238,15 @@ pub fn time(text: &str) -> Result<u64, String> {
     u64::try_from(time.as_millis()).map_err(|_| wrong())
 }
 
+/// A number of processors. JSON has no words for `inf` and `nan`, which would be no limit.
+///
+/// # Errors
+/// In words.
+pub fn cpus(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| format!("{text:?} is no number of processors: 1.5"))
+}
+
 /// Limits, as they are asked for.
 pub fn limits(args: &LimitArgs) -> Limits {
     Limits {
@@ -308,6 +317,12 @@ pub fn security(texts: &[String]) -> Result<Security, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_a_number() {
+        assert_eq!(cpus("1.5"), Ok(1.5));
+        assert!(["nan", "inf", "-1", "", "2x"].iter().all(|text| cpus(text).is_err()));
+    }
 
     #[test]
     fn mounts_have_keys() {
