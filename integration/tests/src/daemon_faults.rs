@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use croft_harness::stage::COMMAND_LIMIT;
 use croft_harness::{Croft, Facility, Host, OnRunc, Subject, Test};
 use serde_json::{Value, json};
 
@@ -27,6 +29,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "a_registry_that_lies_or_is_away", requires: REGISTRY, run: registry },
         Test { name: "a_full_disk", requires: NEEDS, run: full_disk },
         Test { name: "no_room_for_what_comes", requires: ROOM, run: no_room },
+        Test { name: "a_supervisor_that_cannot_be_started", requires: NEEDS, run: no_supervisor },
         Test { name: "no_room_at_all", requires: NEEDS, run: no_room_at_all },
     ],
 };
@@ -219,6 +222,41 @@ fn no_room(host: &Host) -> Result<()> {
     ensure!(free(&croft)? + 256 > whole, "{whole} KiB were free, and {} are", free(&croft)?);
     let ran = croft.ok(&[&["run", "--rm", &name], &large[..]].concat())?;
     ensure!(ran.trim() == (LARGE << 10).to_string(), "{ran}");
+    croft.nothing_is_left()
+}
+
+/// The supervisor dies, and the log of another one cannot be opened.
+const GONE: &str = "rm /run/croft/shim.log; mkdir /run/croft/shim.log; \
+                    for pid in $(pidof croft-shim); do grep -q holder /proc/$pid/cmdline || kill -9 $pid; done";
+
+/// The supervisor is gone and another one cannot be started: who asks hears why, and as soon as one can be it is there, whoever asks.
+fn no_supervisor(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    croft.ok(&["run", "--detach", "--name", "c", "box", "sleep", "1000"])?;
+    let before = croft.inspect("c")?;
+    let shell = |script: &str| croft.stage.run("sh", &["-ec", script])?.success();
+    let hears_why = || -> Result<()> {
+        let (code, text) = croft.fails(&["exec", "c", "true"])?;
+        ensure!(code == 125 && text.contains("Is a directory"), "{code}: {text}");
+        Ok(())
+    };
+    shell(GONE)?;
+    hears_why()?;
+    hears_why()?;
+    shell("rmdir /run/croft/shim.log")?;
+    let end = Instant::now() + COMMAND_LIMIT;
+    while croft.stage.run("test", &["-f", "/run/croft/shim.log"])?.code() != 0 {
+        ensure!(Instant::now() < end, "no supervisor was started");
+    }
+    croft.ok(&["exec", "c", "true"])?;
+    // Whoever asks first after the way is free is served.
+    shell(GONE)?;
+    hears_why()?;
+    shell("rmdir /run/croft/shim.log")?;
+    croft.ok(&["exec", "c", "true"])?;
+    let after = croft.inspect("c")?;
+    ensure!(after["pid"] == before["pid"] && after["state"] == "running", "{before}\n{after}");
+    croft.ok(&["rm", "--force", "c"])?;
     croft.nothing_is_left()
 }
 

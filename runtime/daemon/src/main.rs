@@ -33,7 +33,7 @@ mod supervise;
 mod users;
 mod volumes;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("croftd: {error:#}");
+            let _ = writeln!(std::io::stderr(), "croftd: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -64,13 +64,13 @@ pub const NETWORK_SERVICE: &str = "network-service";
 
 fn serve_networks(state: Option<std::ffi::OsString>) -> ExitCode {
     let Some(state) = state else {
-        eprintln!("croftd {NETWORK_SERVICE}: is for croftd itself, with a folder");
+        let _ = writeln!(std::io::stderr(), "croftd {NETWORK_SERVICE}: is for croftd itself, with a folder");
         return ExitCode::FAILURE;
     };
     match croftd_network::service::run(Path::new(&state)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("croftd {NETWORK_SERVICE}: {error}");
+            let _ = writeln!(std::io::stderr(), "croftd {NETWORK_SERVICE}: {error}");
             ExitCode::FAILURE
         }
     }
@@ -90,6 +90,8 @@ fn log_to_stderr(args: &Args) -> Result<service::SetLog> {
     let level = tracing_subscriber::EnvFilter::try_new(&args.log);
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would be told there too, by a panic where that is a file on a full disk.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(level.with_context(|| format!("--log {}", args.log))?);
     // The two formats are two types.

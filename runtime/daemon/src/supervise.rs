@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use croft_api::problem::{Kind, Problem};
@@ -21,6 +21,12 @@ const BEGIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The pause between two attempts to connect to a supervisor that was just started.
 const ATTEMPT: Duration = Duration::from_millis(5);
+
+/// The pause after a first attempt that failed; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where the supervisor is and what it runs.
 #[derive(Debug, Clone)]
@@ -46,7 +52,7 @@ type Answer = oneshot::Sender<Result<(Reply, Vec<OwnedFd>), Failure>>;
 /// Asks the supervisor. Clones share one connection.
 #[derive(Debug, Clone)]
 pub struct Shim {
-    calls: mpsc::Sender<(Request, Vec<OwnedFd>, Answer)>,
+    calls: mpsc::Sender<Call>,
     limit: Duration,
 }
 
@@ -129,27 +135,45 @@ pub fn problem(title: &str, failure: &Failure) -> Problem {
     Problem::new(kind, title, failure.why.clone())
 }
 
-type Asked = mpsc::Receiver<(Request, Vec<OwnedFd>, Answer)>;
+type Call = (Request, Vec<OwnedFd>, Answer);
+type Asked = mpsc::Receiver<Call>;
 
 async fn keep_connected(place: Place, mut asked: Asked, news: mpsc::Sender<News>) {
     let mut since = None;
+    let mut pause = FIRST_PAUSE;
+    // What was asked while there was no supervisor, and is not passed on yet.
+    let mut first: Option<Call> = None;
     loop {
-        let client = match connect(&place).await {
-            Ok(client) => client,
-            Err(why) => {
-                tracing::error!(%why, "no supervisor: containers go on, and nothing can be asked of them");
-                match asked.recv().await {
-                    // Whoever asks has it tried again.
-                    Some((_, _, answer)) => drop(answer.send(Err(failure(why)))),
-                    None => return,
+        match connect(&place).await {
+            Ok(client) => {
+                pause = FIRST_PAUSE;
+                match serve(client, &mut first, &mut asked, &news, &mut since).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(%error, "the connection to the supervisor broke"),
                 }
-                continue;
             }
-        };
-        match serve(client, &mut asked, &news, &mut since).await {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "the connection to the supervisor broke"),
+            Err(why) => {
+                tracing::error!(%why, again_in = ?pause, "no supervisor: containers go on, and nothing can be asked of them");
+                if let Some((_, _, answer)) = first.take() {
+                    drop(answer.send(Err(failure(why))));
+                }
+                // Who asks has it tried at once, and gets its answer from that. Nobody has to ask: whatever was in the way may be gone, and
+                // the ends of containers are to be heard of.
+                if let Ok(asked) = tokio::time::timeout(pause, asked.recv()).await {
+                    let Some(call) = asked else { return };
+                    first = Some(call);
+                }
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
         }
+    }
+}
+
+/// What is asked next: what waited for the connection before what came after it.
+async fn next(first: &mut Option<Call>, asked: &mut Asked) -> Option<Call> {
+    match first.take() {
+        Some(call) => Some(call),
+        None => asked.recv().await,
     }
 }
 
@@ -158,20 +182,27 @@ async fn connect(place: &Place) -> Result<Client, String> {
     if let Ok(client) = Client::connect(&place.socket) {
         return Ok(client);
     }
-    begin(place).map_err(|e| format!("start {}: {e}", place.program.display()))?;
+    let mut over = begin(place).map_err(|e| format!("start {}: {e}", place.program.display()))?;
     let end = Instant::now() + BEGIN_LIMIT;
     loop {
-        match Client::connect(&place.socket) {
-            Ok(client) => return Ok(client),
-            Err(error) if Instant::now() > end => {
+        // Before the attempt: what it did before its end counts.
+        let status = over.try_recv().ok();
+        match (Client::connect(&place.socket), status) {
+            (Ok(client), _) => return Ok(client),
+            (Err(_), Some(status)) => {
+                let program = place.program.display();
+                return Err(format!("{program} ended at once ({status}); see {}", place.log.display()));
+            }
+            (Err(error), None) if Instant::now() > end => {
                 return Err(format!("{}: {error}; see {}", place.socket.display(), place.log.display()));
             }
-            Err(_) => tokio::time::sleep(ATTEMPT).await,
+            (Err(_), None) => tokio::time::sleep(ATTEMPT).await,
         }
     }
 }
 
-fn begin(place: &Place) -> std::io::Result<()> {
+/// Starts a supervisor. What it gives tells of its end.
+fn begin(place: &Place) -> std::io::Result<oneshot::Receiver<ExitStatus>> {
     let log = std::fs::File::options().create(true).append(true).open(&place.log)?;
     let mut command = Command::new(&place.program);
     command.arg("--root").arg(&place.root).arg("--socket").arg(&place.socket);
@@ -182,14 +213,16 @@ fn begin(place: &Place) -> std::io::Result<()> {
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command.spawn()?;
     tracing::info!(pid = child.id(), "a supervisor was started");
-    // Its end is noticed by the connection; this only leaves no zombie.
-    std::thread::spawn(move || child.wait());
-    Ok(())
+    let (ended, over) = oneshot::channel();
+    // Once it listens its end is noticed by the connection; this leaves no zombie either way.
+    std::thread::spawn(move || child.wait().map(|status| ended.send(status)));
+    Ok(over)
 }
 
 /// Serves one connection until it breaks. `Ok`: nobody can ask any more.
 async fn serve(
     client: Client,
+    first: &mut Option<Call>,
     asked: &mut Asked,
     news: &mpsc::Sender<News>,
     since: &mut Option<u64>,
@@ -219,7 +252,7 @@ async fn serve(
     let mut client = AsyncFd::new(client)?;
     loop {
         tokio::select! {
-            call = asked.recv() => {
+            call = next(first, asked) => {
                 let Some((request, fds, answer)) = call else { return Ok(()) };
                 let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
                 loop {

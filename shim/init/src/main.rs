@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -47,7 +47,8 @@ fn main() -> ExitCode {
         supervise(words.collect())
     };
     done.unwrap_or_else(|error| {
-        eprintln!("croft-init: {error}");
+        // Nobody may read it, and its status is to be right all the same.
+        let _ = writeln!(io::stderr(), "croft-init: {error}");
         ExitCode::from(if error.kind() == io::ErrorKind::NotFound { MISSING } else { CANNOT_RUN })
     })
 }

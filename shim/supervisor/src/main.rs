@@ -1,8 +1,11 @@
 //! `croft-shim`: the supervisor of many containers.
 
+#![deny(clippy::print_stderr, reason = "eprintln! panics where the file system of the log is full")]
+
 #[cfg(test)]
 mod man;
 
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,7 +73,8 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("croft-shim: {error:#}");
+            // A full log is no reason for another status.
+            let _ = writeln!(std::io::stderr(), "croft-shim: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -35,17 +35,22 @@ impl Shim {
 
     /// Starts one that gives croft-oci, and a start, so much time.
     pub fn start_with(host: &Host, limit: Duration) -> Result<Self> {
+        Shim::start_telling(host, limit, Stdio::inherit())
+    }
+
+    /// Starts one that has its standard error there.
+    pub fn start_telling(host: &Host, limit: Duration, stderr: Stdio) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix(&format!("{}-", host.marker)).tempdir()?;
         rootfs::busybox(&folder.path().join("rootfs"))?;
         fs::create_dir(folder.path().join("logs"))?;
         symlink(&host.runtime, folder.path().join("croft-oci"))?;
-        let child = spawn(folder.path(), limit)?;
+        let child = spawn(folder.path(), limit, stderr)?;
         Ok(Self { folder, limit, child })
     }
 
     /// Starts another one on the same root, after the end of the first.
     pub fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(self.folder.path(), self.limit)?;
+        self.child = spawn(self.folder.path(), self.limit, Stdio::inherit())?;
         Ok(())
     }
 
@@ -169,12 +174,12 @@ impl Shim {
     }
 }
 
-fn spawn(folder: &Path, limit: Duration) -> Result<Child> {
+fn spawn(folder: &Path, limit: Duration, stderr: Stdio) -> Result<Child> {
     let mut command = Command::new(build::croft_shim_path()?);
     command.arg("--root").arg(folder.join("root")).arg("--socket").arg(folder.join("shim.sock"));
     command.arg("--runtime").arg(folder.join("croft-oci")).arg("--runtime-root").arg(folder.join("oci"));
     command.arg("--limit").arg(limit.as_secs().to_string());
-    Ok(command.stdin(Stdio::null()).spawn()?)
+    Ok(command.stdin(Stdio::null()).stderr(stderr).spawn()?)
 }
 
 /// Connects, as soon as the supervisor listens.

@@ -27,6 +27,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "a_start_takes_no_croft_oci_but_for_hooks", requires: ROOT, run: a_start_by_the_gate },
         Test { name: "a_start_that_hangs_is_given_up", requires: ROOT, run: a_start_that_hangs },
         Test { name: "a_lack_of_memory_is_told", requires: MEMORY, run: a_lack_of_memory },
+        Test { name: "a_full_log_of_its_own_ends_nothing", requires: ROOT, run: a_full_log },
         Test { name: "a_client_need_not_wait", requires: ROOT, run: a_client_need_not_wait },
         Test { name: "containers_are_born_among_few_mounts", requires: ROOT, run: born_among_few_mounts },
     ],
@@ -60,6 +61,22 @@ fn from_create_to_delete(host: &Host) -> Result<()> {
     let wanted = [EventKind::Created, EventKind::Started, EventKind::Exited(exit), EventKind::Deleted];
     ensure!(kinds == wanted && events.iter().map(|e| e.sequence).eq(1..=4), "{events:?}");
     ensure!(list(&mut client)?.is_empty());
+    shim.stop()
+}
+
+fn a_full_log(host: &Host) -> Result<()> {
+    // Every write to it fails as on a full file system.
+    let full = std::fs::File::options().write(true).open("/dev/full")?;
+    let shim = Shim::start_telling(host, 6 * LIMIT, full.into())?;
+    let mut client = shim.client()?;
+    run(&mut client, shim.create("a", "sleep 1000", Io::PIPES)?)?;
+    // It complains of this, in vain.
+    let other = croft_sys::socket::connect_packet(&shim.socket())?;
+    ensure!(rustix::io::write(&other, b"no call")? == 7);
+    ensure!(rustix::io::read(&other, &mut [0; 64]).is_ok_and(|count| count == 0), "it hangs up on that");
+    let state = list(&mut client)?;
+    ensure!(state.len() == 1 && state[0].status == Status::Running, "{state:?}");
+    client.done(Request::Delete { id: shim.name("a"), exec: None, force: true })?;
     shim.stop()
 }
 

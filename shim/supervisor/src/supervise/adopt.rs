@@ -19,7 +19,7 @@ use crate::supervise::operations::{Operation, Verb};
 use crate::supervise::process::{Identity, Key, Process, Record};
 use crate::supervise::requests::is_record;
 use crate::supervise::token::Token;
-use crate::supervise::{Context, Error, Supervisor, complain};
+use crate::supervise::{Context, Error, Supervisor, complain, say};
 
 /// Gives the holder a copy of everything that a process could miss.
 pub(super) fn hold(holder: &Holder, process: &Process) {
@@ -156,7 +156,7 @@ impl Supervisor {
     fn take_back(&mut self, n: u32) {
         let Some(process) = self.processes.get_mut(&n) else { return };
         if let Some(exec) = &process.key.exec {
-            eprintln!("croft-shim: process {exec} of container {} was half made", process.key.id);
+            say(format_args!("process {exec} of container {} was half made", process.key.id));
             let pid = std::fs::read_to_string(process.folder.join("pid")).ok();
             let pidfd = pid.and_then(|pid| wait::pidfd_open(pid.trim().parse().ok()?).ok());
             if let Some(pidfd) = pidfd {

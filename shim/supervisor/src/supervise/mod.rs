@@ -22,7 +22,7 @@ mod token;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -142,7 +142,13 @@ pub(crate) fn may_connect(socket: BorrowedFd<'_>) -> bool {
 
 /// Says on standard error what went wrong and hinders nothing else.
 fn complain(what: &str, error: &io::Error) {
-    eprintln!("croft-shim: {what}: {error}");
+    say(format_args!("{what}: {error}"));
+}
+
+/// Says something on standard error.
+fn say(text: std::fmt::Arguments<'_>) {
+    // That is a file beside the state: where the file system is full there is nobody to tell, and the containers go on.
+    let _ = writeln!(io::stderr(), "croft-shim: {text}");
 }
 
 /// Nanoseconds since 1970.

@@ -16,7 +16,7 @@ use crate::frames::Output;
 use crate::protocol::{EventKind, Failure, FailureKind, IoKind, Reply, Status};
 use crate::supervise::process::{Ended, Identity, Process};
 use crate::supervise::token::Token;
-use crate::supervise::{Supervisor, adopt, complain, now};
+use crate::supervise::{Supervisor, adopt, complain, now, say};
 
 /// What croft-oci is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,7 +383,7 @@ impl Supervisor {
             Some((connection, number)) => {
                 self.reply(connection, number, Reply::Failed(Failure { kind, what, why }));
             }
-            None => eprintln!("croft-shim: {what}: {why}"),
+            None => say(format_args!("{what}: {why}")),
         }
         self.finish(n);
     }
