@@ -1,5 +1,7 @@
 //! croftd with croft-shim and croft: containers from images, and what becomes of them when croftd is killed.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use croft_harness::stage::COMMAND_LIMIT;
 use croft_harness::terminal::Terminal;
@@ -19,6 +21,9 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "from_create_to_removal", requires: NEEDS, run: from_create_to_removal },
         Test { name: "a_killed_croftd_finds_its_containers", requires: NEEDS, run: a_killed_croftd },
         Test { name: "a_policy_starts_again", requires: NEEDS, run: a_policy_starts_again },
+        Test { name: "a_kill_is_not_followed_by_a_start", requires: NEEDS, run: a_kill_is_final },
+        Test { name: "a_removed_container_has_ended", requires: NEEDS, run: a_removed_container },
+        Test { name: "what_is_no_stop_signal", requires: NEEDS, run: no_stop_signal },
         Test { name: "volumes_keep_owners", requires: NEEDS, run: volumes_keep_owners },
         Test { name: "limits_hold", requires: NEEDS, run: limits_hold },
         Test { name: "bad_requests_leave_nothing", requires: NEEDS, run: bad_requests_leave_nothing },
@@ -115,6 +120,57 @@ fn a_policy_starts_again(host: &Host) -> Result<()> {
     ensure!(events.matches("exit fails (status 1)").count() == 3, "{events}");
     ensure!(croft.inspect("fails")?["restarts"] == 2);
     croft.ok(&["rm", "fails"])?;
+    croft.nothing_is_left()
+}
+
+fn a_kill_is_final(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    let trap = "trap 'exit 4' INT TERM USR1; echo ready; while :; do sleep 0.05; done";
+    let run = ["run", "--detach", "--restart", "always", "--stop-signal", "INT", "--name"];
+    for (name, signal) in [("k", "KILL"), ("i", "INT"), ("u", "USR1")] {
+        croft.ok(&[&run[..], &[name, "box", "sh", "-c", trap]].concat())?;
+        croft.wait_for_log(name, "ready")?;
+        croft.ok(&["kill", "--signal", signal, name])?;
+        croft.run_until(name, 1)?;
+    }
+    // The last one is started again after a pause as long as theirs, which began before.
+    let deadline = Instant::now() + COMMAND_LIMIT;
+    while croft.inspect("u")?["restarts"] == 0 {
+        ensure!(Instant::now() < deadline, "it is not started again: {}", croft.inspect("u")?);
+    }
+    for name in ["k", "i"] {
+        let after = croft.inspect(name)?;
+        ensure!(after["restarts"] == 0 && after["state"] == "stopped", "{name}: {after}");
+    }
+    // Of one that is frozen too.
+    croft.ok(&["pause", "u"])?;
+    croft.ok(&["kill", "u"])?;
+    ensure!(croft.ok(&["wait", "u"])? == "137\n");
+    croft.ok(&["rm", "k", "i", "u"])?;
+    croft.nothing_is_left()
+}
+
+fn a_removed_container(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    let program = croft.program.display();
+    for option in ["", "--rm"] {
+        // Its output says that it is waited for.
+        let script = format!(
+            "cd {}; rm -f out; {program} run {option} --network none --name r box sh -c 'echo up; exec sleep 1000' >out & \
+             until [ -s out ]; do :; done; {program} rm --force r >/dev/null; wait $!; echo $?",
+            croft.path("")
+        );
+        let said = croft.stage.run("sh", &["-c", &script])?;
+        ensure!(said.stdout == "137\n" && said.stderr.is_empty(), "{option}: {said}");
+        croft.nothing_is_left()?;
+    }
+    Ok(())
+}
+
+fn no_stop_signal(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    let (code, text) = croft.fails(&["create", "--stop-signal", "FOO", "box", "true"])?;
+    ensure!(code == 125 && text.contains("\"FOO\" is no signal") && text.contains("hint:"), "{code}: {text}");
     croft.nothing_is_left()
 }
 

@@ -27,7 +27,7 @@ use crate::daemon::{NetworkChange, Prepared, Shared, blocking};
 use crate::joins::For;
 use crate::records::{Phase, Record, Sync, Wanted};
 use crate::supervise::problem;
-use crate::{clock, exec};
+use crate::{clock, exec, signals};
 
 /// Bytes of output that are kept for who attaches.
 const RING: u32 = 64 << 10;
@@ -186,8 +186,10 @@ impl Handle {
     pub async fn ended(&self) -> Result<View, Problem> {
         let mut view = self.view.clone();
         let is_over = |view: &View| {
+            let runs = matches!(view.state, State::Running | State::Paused);
             let removing = view.record.phase == Phase::Removing && !view.record.config.auto_remove;
-            view.state == State::Stopped || removing
+            // One that runs is killed first: its end is about to be there.
+            view.state == State::Stopped || (removing && (!runs || view.record.exit.is_some()))
         };
         let ended = view.wait_for(is_over).await;
         let last = ended.map(|view| view.clone()).ok();
@@ -254,7 +256,7 @@ impl Container {
                     let _ = answer.send(self.stop(signal).await);
                 }
                 Command::Kill(signal, answer) => {
-                    let _ = answer.send(self.signal(signal).await);
+                    let _ = answer.send(self.kill(signal).await);
                 }
                 Command::Pause(answer) => {
                     let _ = answer.send(self.freeze(State::Running, "pause", State::Paused).await);
@@ -442,6 +444,16 @@ impl Container {
         }
     }
 
+    /// Sends a signal for somebody. As with Docker: whoever ends it so does not want it started again.
+    async fn kill(&mut self, signal: i32) -> Result<(), Problem> {
+        let record = self.record();
+        let ends = signal == signals::KILL || signal == self.shared.stop_signal(&record);
+        if ends && matches!(self.state(), State::Running | State::Paused) {
+            self.change(record.policy(), |record| record.wanted = Wanted::Stopped)?;
+        }
+        self.signal(signal).await
+    }
+
     async fn signal(&self, signal: i32) -> Result<(), Problem> {
         let title = self.title("signal");
         if !matches!(self.state(), State::Running | State::Paused) {
@@ -505,7 +517,13 @@ impl Container {
             (record.phase, record.wanted, record.volumes_go) = (Phase::Removing, Wanted::Stopped, volumes);
         })?;
         self.forget_health_watch();
-        self.shared.unmake(&self.record()).await
+        let killed = self.end_for_removal().await?;
+        let removed = self.shared.unmake(&self.record()).await;
+        if removed.is_err() && killed {
+            // What of it stays does not run.
+            self.show(State::Stopped, None);
+        }
+        removed
     }
 }
 

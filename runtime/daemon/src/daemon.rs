@@ -31,7 +31,7 @@ use crate::records::{Phase, Record, Records, Sync, Wanted};
 use crate::roots::Roots;
 use crate::supervise::{News, Place, Shim};
 use crate::volumes::Volumes;
-use crate::{clock, exec, health, names, spec, volumes};
+use crate::{clock, exec, health, names, signals, spec, volumes};
 
 /// What all containers share.
 #[derive(Debug)]
@@ -163,6 +163,13 @@ impl Shared {
         let root = croft_engine::state::StateRoot::new(self.state.join("oci"));
         croft_engine::status::state(&root, id)
             .is_ok_and(|state| state.status == croft_plan::lifecycle::Status::Paused)
+    }
+
+    /// What asks a container to end.
+    pub fn stop_signal(&self, record: &Record) -> i32 {
+        let of_image = || self.roots.image(&record.image_id).ok().and_then(|image| image.stop_signal);
+        let asked = record.config.stop_signal.clone().or_else(of_image);
+        signals::to_end(asked.as_deref())
     }
 
     /// The container with this id.
@@ -429,6 +436,9 @@ impl Daemon {
     pub async fn create(&self, mut config: Config) -> Result<Created, Problem> {
         let title = format!("create {}", config.name.as_deref().unwrap_or("a container"));
         spec::check(&config).map_err(|e| Problem::new(Kind::Invalid, &*title, e.to_string()))?;
+        if let Some(signal) = &config.stop_signal {
+            signals::number(signal).map_err(|e| Problem { title: format!("{title}: stop signal"), ..e })?;
+        }
         let image = self.shared.roots.resolve(&config.image, config.platform.as_deref())?;
         for (_, other) in joins::others(&mut config) {
             // By its id: another one may get its name.

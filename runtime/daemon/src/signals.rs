@@ -18,6 +18,12 @@ pub fn number(text: &str) -> Result<i32, Problem> {
     })
 }
 
+/// What asks a process to end that has this for it. What is no signal means nothing, as with Docker: users' are refused when they create a
+/// container, and nobody could mend an image's.
+pub fn to_end(asked: Option<&str>) -> i32 {
+    asked.and_then(|name| number(name).ok()).unwrap_or(TERM)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -26,5 +32,10 @@ mod tests {
             assert_eq!(super::number(text).unwrap(), super::TERM, "{text}");
         }
         assert!(super::number("FLY").is_err() && super::number("900").is_err());
+    }
+
+    #[test]
+    fn what_is_no_signal_does_not_keep_a_container_from_ending() {
+        assert_eq!([Some("INT"), Some("FOO"), Some(""), None].map(super::to_end), [2, 15, 15, 15]);
     }
 }

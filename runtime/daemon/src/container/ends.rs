@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use croft_api::container::{Exit, Restart, State};
 use croft_api::problem::Problem;
-use croft_shim::protocol::{self, Request};
+use croft_shim::protocol::{self, Reply, Request};
 
 use super::{Command, Container, Removal};
-use crate::clock;
 use crate::records::{Phase, Record, Sync, Wanted};
+use crate::{clock, signals};
 
 /// How long clients may take to come back when croftd does.
 const COME_BACK: Duration = Duration::from_secs(2);
@@ -18,6 +18,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause before a container is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long the end of a process that was killed may take. It can be held up by a disk.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The end of a process that nobody saw.
 const UNSEEN: protocol::Exit = protocol::Exit { status: None, at: 0, oom: false };
@@ -54,6 +57,26 @@ impl Container {
             self.pause_before_next();
         }
         false
+    }
+
+    /// Kills it where it runs, and records its end, for whoever waits for that. Whether it ran.
+    pub(super) async fn end_for_removal(&mut self) -> Result<bool, Problem> {
+        let record = self.record();
+        if !matches!(self.state(), State::Running | State::Paused) || record.exit.is_some() {
+            return Ok(false);
+        }
+        let (shim, id) = (&self.shared.shim, record.id.clone());
+        // What does not come to its end in time, or cannot be asked for, is ended with the rest: only its status is not known then.
+        let _ =
+            shim.ask(Request::Kill { id: id.clone(), exec: None, signal: signals::KILL, all: false }).await;
+        let ended = tokio::time::timeout(KILL_LIMIT, shim.ask(Request::Wait { id, exec: None })).await;
+        let exit = match ended {
+            Ok(Ok(Reply::Exited(exit))) => exit,
+            _ => UNSEEN,
+        };
+        let exit = Exit { status: exit.status, at: clock::at(exit.at), oom: exit.oom };
+        self.change(record.told(), |record| record.exit = Some(exit))?;
+        Ok(true)
     }
 
     /// Removes one that nobody wants once it has ended. Whether it is gone.

@@ -117,11 +117,7 @@ async fn stop(
 async fn stop_it(daemon: &Daemon, name: &str, timeout: Option<u32>) -> Result<(), Problem> {
     let handle = daemon.find(name)?;
     let record = handle.view().record;
-    let asked = match &record.config.stop_signal {
-        Some(asked) => Some(asked.clone()),
-        None => daemon.shared().roots.image(&record.image_id).ok().and_then(|image| image.stop_signal),
-    };
-    let signal = asked.map_or(Ok(signals::TERM), |name| signals::number(&name))?;
+    let signal = daemon.shared().stop_signal(&record);
     handle.ask(|answer| Command::Stop(signal, answer)).await?;
     if !matches!(handle.view().state, Doing::Running | Doing::Paused) {
         return Ok(());
