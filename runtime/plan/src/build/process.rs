@@ -52,7 +52,8 @@ pub(super) fn steps(
     if let Some(priority) = &process.io_priority {
         steps.push(Step::SetIoPriority { priority: *priority });
     }
-    if let Some(profile) = &process.apparmor_profile {
+    // Without AppArmor everything is unconfined, and there is nobody to tell; any other profile was refused.
+    if let Some(profile) = process.apparmor_profile.as_ref().filter(|_| facts.lsm.apparmor) {
         steps.push(Step::SetApparmorProfile { profile: profile.clone() });
     }
     if let Some(label) = &process.selinux_label {
