@@ -273,7 +273,8 @@ fn volume(text: &str) -> Result<Mount, String> {
         return Ok(Mount::Volume { name: source.to_owned(), target, read_only, no_copy });
     }
     let source = absolute(source).map_err(|why| format!("--volume {text}: {why}"))?;
-    Ok(Mount::Bind { source, target, read_only, unmapped })
+    // As with Docker: what `--mount` refuses is made for this shorter form.
+    Ok(Mount::Bind { source, target, read_only, unmapped, make: true })
 }
 
 /// What is meant is a path of this process's working folder, not of croftd's.
@@ -284,14 +285,17 @@ fn absolute(path: &str) -> Result<String, String> {
 
 fn tmpfs(text: &str) -> Result<Mount, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
-    let mut size = None;
+    let (mut size, mut others) = (None, Vec::new());
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
-            Some(("size", value)) => size = Some(bytes(value)?),
-            _ => return Err(format!("--tmpfs {text}: {option:?} is not size=BYTES")),
+            Some(("size", value)) => {
+                size = Some(bytes(value).map_err(|why| format!("--tmpfs {text}: {why}"))?)
+            }
+            // Which there are is croftd's to say.
+            _ => others.push(option.to_owned()),
         }
     }
-    Ok(Mount::Tmpfs { target: target.to_owned(), size })
+    Ok(Mount::Tmpfs { target: target.to_owned(), size, options: others })
 }
 
 #[cfg(test)]
@@ -337,7 +341,8 @@ mod tests {
     #[test]
     fn volumes_are_paths_with_options() {
         let bind = volume("/a:/b:ro,nomap").unwrap();
-        let want = Mount::Bind { source: "/a".into(), target: "/b".into(), read_only: true, unmapped: true };
+        let (source, target) = ("/a".into(), "/b".into());
+        let want = Mount::Bind { source, target, read_only: true, unmapped: true, make: true };
         assert_eq!(bind, want);
         let of = |name: &str, read_only, no_copy| Mount::Volume {
             name: name.into(),
@@ -353,6 +358,8 @@ mod tests {
         for text in ["b", ":/b", "a/b:/c", "/a:/b:z", "data:/b:nomap", "/a:/b:nocopy"] {
             assert!(volume(text).is_err(), "{text}");
         }
-        assert_eq!(tmpfs("/t:size=1m").unwrap(), Mount::Tmpfs { target: "/t".into(), size: Some(1 << 20) });
+        let options = ["ro", "mode=1770"].map(str::to_owned).to_vec();
+        let made = Mount::Tmpfs { target: "/t".into(), size: Some(1 << 20), options };
+        assert_eq!(tmpfs("/t:ro,size=1m,mode=1770").unwrap(), made);
     }
 }

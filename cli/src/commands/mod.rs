@@ -111,12 +111,9 @@ impl From<keys::Error> for Failed {
 
 /// 127 for a program that is not there, 126 for one that cannot be run, as a shell has it.
 fn cannot_run(detail: &str) -> u8 {
-    let missing = detail.contains("no such file") || detail.contains("not found");
-    match (missing, detail.contains("exec")) {
-        (true, _) => 127,
-        (false, true) => 126,
-        (false, false) => FAILED,
-    }
+    // Other steps miss files too: theirs are not the program.
+    let Some((_, why)) = detail.split_once("exec: \"") else { return FAILED };
+    if why.contains("no such file") || why.contains("not found") { 127 } else { 126 }
 }
 
 /// Does what is asked. Gives the exit status.
@@ -236,5 +233,7 @@ mod tests {
         assert_eq!(cannot_run("exec: \"/x\": no such file or directory"), 127);
         assert_eq!(cannot_run("exec: \"/etc\": permission denied"), 126);
         assert_eq!(cannot_run("mount: it is busy"), FAILED);
+        assert_eq!(cannot_run("clone tree /x: open_tree: no such file or directory"), FAILED);
+        assert_eq!(cannot_run("exec under AppArmor profile x: write in /proc: not found"), FAILED);
     }
 }

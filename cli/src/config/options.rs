@@ -34,7 +34,7 @@ pub fn log(texts: &[String], mode: &str) -> Result<Log, String> {
 /// # Errors
 /// In words.
 pub fn mount(text: &str) -> Result<Mount, String> {
-    let (mut kind, mut source, mut target, mut size) = ("volume", None, None, None);
+    let (mut kind, mut source, mut target, mut size, mut mode) = ("volume", None, None, None, None);
     let (mut read_only, mut unmapped, mut no_copy) = (false, false, false);
     for part in text.split(',') {
         let (key, value) = part.split_once('=').map_or((part, None), |(key, value)| (key, Some(value)));
@@ -47,9 +47,10 @@ pub fn mount(text: &str) -> Result<Mount, String> {
             "nomap" => unmapped = truth(key, value)?,
             "volume-nocopy" => no_copy = truth(key, value)?,
             "tmpfs-size" => size = Some(bytes(given()?)?),
+            "tmpfs-mode" => mode = Some(given()?),
             other => {
                 return Err(format!(
-                    "{other:?} is none of type, source, target, readonly, nomap, volume-nocopy, tmpfs-size"
+                    "{other:?} is none of type, source, target, readonly, nomap, volume-nocopy, tmpfs-size, tmpfs-mode"
                 ));
             }
         }
@@ -59,17 +60,19 @@ pub fn mount(text: &str) -> Result<Mount, String> {
         if is { Err(format!("{key} is for type={of}, and this is type={kind}")) } else { Ok(()) }
     };
     only(size.is_some() && kind != "tmpfs", "tmpfs-size", "tmpfs")?;
+    only(mode.is_some() && kind != "tmpfs", "tmpfs-mode", "tmpfs")?;
     only(unmapped && kind != "bind", "nomap", "bind")?;
     only(no_copy && kind != "volume", "volume-nocopy", "volume")?;
     match kind {
         "bind" => {
             let source = source.ok_or("source= is missing: what of the host")?;
-            Ok(Mount::Bind { source: absolute(&source)?, target, read_only, unmapped })
+            Ok(Mount::Bind { source: absolute(&source)?, target, read_only, unmapped, make: false })
         }
         "tmpfs" => {
             only(source.is_some(), "source", "bind")?;
-            only(read_only, "readonly", "bind")?;
-            Ok(Mount::Tmpfs { target, size })
+            let mut options: Vec<String> = mode.into_iter().map(|mode| format!("mode={mode}")).collect();
+            options.extend(read_only.then(|| "ro".to_owned()));
+            Ok(Mount::Tmpfs { target, size, options })
         }
         // Without a name it is one of its own.
         "volume" => {
@@ -326,11 +329,13 @@ mod tests {
 
     #[test]
     fn mounts_have_keys() {
-        let bind = Mount::Bind { source: "/a".into(), target: "/b".into(), read_only: true, unmapped: false };
+        let (source, target) = ("/a".into(), "/b".into());
+        let bind = Mount::Bind { source, target, read_only: true, unmapped: false, make: false };
         assert_eq!(mount("type=bind,source=/a,target=/b,readonly").unwrap(), bind);
         assert_eq!(mount("type=bind,src=/a,dst=/b,ro=true").unwrap(), bind);
-        let tmpfs = Mount::Tmpfs { target: "/t".into(), size: Some(1 << 20) };
-        assert_eq!(mount("type=tmpfs,target=/t,tmpfs-size=1m").unwrap(), tmpfs);
+        let options = ["mode=1770", "ro"].map(str::to_owned).to_vec();
+        let tmpfs = Mount::Tmpfs { target: "/t".into(), size: Some(1 << 20), options };
+        assert_eq!(mount("type=tmpfs,target=/t,tmpfs-size=1m,readonly,tmpfs-mode=1770").unwrap(), tmpfs);
         let volume =
             Mount::Volume { name: "data".into(), target: "/v".into(), read_only: false, no_copy: true };
         assert_eq!(mount("source=data,target=/v,volume-nocopy").unwrap(), volume);

@@ -150,6 +150,9 @@ pub enum Mount {
         /// Whether the numbers of owners stay as the host sees them.
         #[serde(default)]
         unmapped: bool,
+        /// Whether a start makes a folder of the host's root user where there is nothing at the source.
+        #[serde(default)]
+        make: bool,
     },
     /// A volume: a folder in croftd's care, made if there is none of that name.
     Volume {
@@ -172,6 +175,10 @@ pub enum Mount {
         /// Its limit in bytes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<u64>,
+        /// Options of the mount, as `exec`, `ro`, `mode=1770`, `uid=1000`; `noexec`, `nosuid`, `nodev` and `mode=1777` hold where they do not
+        /// say otherwise.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        options: Vec<String>,
     },
 }
 

@@ -167,7 +167,7 @@ fn stopped(
             let top = folder(&shared.volumes.data(name), title)?;
             Ok((Root { top, owners: Owners::Same }, rest(target), *read_only))
         }
-        Some(Mount::Bind { source, target, read_only, unmapped }) => {
+        Some(Mount::Bind { source, target, read_only, unmapped, .. }) => {
             let owners = if *unmapped { owners(record) } else { Owners::Same };
             let top = folder(Path::new(source), title)?;
             Ok((Root { top, owners }, rest(target), *read_only))

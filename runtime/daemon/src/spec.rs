@@ -302,7 +302,7 @@ fn mounts(config: &Config, found: &Found<'_>) -> Result<Vec<Value>, Invalid> {
     let access = |read_only| if read_only { Access::ReadOnly } else { Access::ReadWrite };
     for mount in &config.mounts {
         list.push(match mount {
-            Mount::Bind { source, target, read_only, unmapped } => {
+            Mount::Bind { source, target, read_only, unmapped, .. } => {
                 let ids = found.ids.filter(|_| !unmapped);
                 bind(Path::new(absolute(source)?), absolute(target)?, access(*read_only), ids)
             }
@@ -310,9 +310,11 @@ fn mounts(config: &Config, found: &Found<'_>) -> Result<Vec<Value>, Invalid> {
                 let source = (found.volumes)(name);
                 bind(&source, absolute(target)?, access(*read_only), found.ids)
             }
-            Mount::Tmpfs { target, size } => {
-                let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
+            Mount::Tmpfs { target, size, options: asked } => {
+                // As with Docker: nothing in memory is run unless that is asked for. The last of two that contradict each other counts.
+                let mut options = ["noexec", "nosuid", "nodev", "mode=1777"].map(str::to_owned).to_vec();
                 options.extend(size.map(|size| format!("size={size}")));
+                options.extend(asked.iter().map(|option| tmpfs_option(option)).collect::<Result<Vec<_>, _>>()?);
                 json!({"destination": absolute(target)?, "type": "tmpfs", "source": "tmpfs", "options": options})
             }
         });
@@ -320,6 +322,43 @@ fn mounts(config: &Config, found: &Found<'_>) -> Result<Vec<Value>, Invalid> {
     // Last: a driver's files are to be seen, whatever the user has mounted above them.
     list.extend(found.edits.mounts.iter().map(cdi::mount));
     Ok(list)
+}
+
+/// Words that a file system in memory takes, and names of numbers that it takes.
+const TMPFS_WORDS: [&str; 14] = [
+    "rw",
+    "ro",
+    "exec",
+    "noexec",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "strictatime",
+];
+const TMPFS_NUMBERS: [&str; 4] = ["mode", "uid", "gid", "nr_inodes"];
+
+fn tmpfs_option(option: &str) -> Result<String, Invalid> {
+    let is_number = |value: &str| !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    let fits = match option.split_once('=') {
+        None => TMPFS_WORDS.contains(&option),
+        Some(("mode", mode)) => u16::from_str_radix(mode, 8).is_ok_and(|mode| mode <= 0o7777),
+        Some((name, value)) => TMPFS_NUMBERS.contains(&name) && is_number(value),
+    };
+    if fits {
+        return Ok(option.to_owned());
+    }
+    let why = format!(
+        "{}; {} with a number",
+        TMPFS_WORDS.join(", "),
+        TMPFS_NUMBERS.map(|n| format!("{n}=")).join(", ")
+    );
+    Err(Invalid::Value { what: "tmpfs option", value: option.to_owned(), why })
 }
 
 /// Shared memory: its own, or a folder of the host's.

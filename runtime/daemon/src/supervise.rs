@@ -132,7 +132,11 @@ pub fn problem(title: &str, failure: &Failure) -> Problem {
         FailureKind::Runtime => Kind::CannotRun,
         FailureKind::Request | FailureKind::Version | FailureKind::Supervisor => Kind::Internal,
     };
-    Problem::new(kind, title, failure.why.clone())
+    let problem = Problem::new(kind, title, failure.why.clone());
+    if failure.why.contains(croft_engine::NO_IDMAP) {
+        return problem.hint("SOURCE:TARGET:nomap mounts it with its owners as the host has them, who are nobody in the container");
+    }
+    problem
 }
 
 type Call = (Request, Vec<OwnedFd>, Answer);

@@ -42,6 +42,9 @@ mod undo;
 pub mod update;
 pub mod world;
 
+/// What an error says of a file system whose owners the kernel cannot map for a mount.
+pub const NO_IDMAP: &str = "cannot be id-mapped";
+
 pub use croft_sys::memory::use_one_arena;
 pub use error::{Error, Result};
 

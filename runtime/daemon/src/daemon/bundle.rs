@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use croft_api::container::{Ipc, NetworkMode};
+use croft_api::container::{Ipc, Mount, NetworkMode};
 use croft_api::problem::{Kind, Problem};
 use croftd_network::addresses::Wanted;
 use croftd_network::{Files, Wish};
@@ -65,6 +65,12 @@ impl Shared {
         let ids = record.ids.or(joined.ids).map(|start| Range { start, count: crate::ids::COUNT });
         if let Some(start) = record.ids {
             self.ids.keep(start, &record.id)?;
+        }
+        for mount in &config.mounts {
+            if let Mount::Bind { source, make, .. } = mount {
+                let make = if *make { Missing::Made } else { Missing::Refused };
+                bind_source(&title, Path::new(source), make, wanted)?;
+            }
         }
         let bundle = self.run_folder(&record.id);
         if wanted == For::Start {
@@ -230,6 +236,33 @@ impl Shared {
             Ok(())
         })
         .await
+    }
+}
+
+/// What becomes of a bind mount whose source is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// A folder is made.
+    Made,
+    /// It is an error.
+    Refused,
+}
+
+/// Looks for the source of a bind mount, and makes it for a start where that is wanted.
+fn bind_source(title: &str, source: &Path, missing: Missing, wanted: For) -> Result<(), Problem> {
+    match std::fs::metadata(source) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Problem::of_file(title, source, &e)),
+        Err(_) if missing == Missing::Refused => {
+            let why = format!("the source of a bind mount is not there: {}", source.display());
+            Err(Problem::new(Kind::Invalid, title, why).hint("make it; --volume makes a folder by itself"))
+        }
+        Err(_) if wanted == For::Start => {
+            let mut folders = std::fs::DirBuilder::new();
+            std::os::unix::fs::DirBuilderExt::mode(folders.recursive(true), 0o755)
+                .create(source)
+                .map_err(|e| Problem::of_file(title, source, &e))
+        }
+        _ => Ok(()),
     }
 }
 

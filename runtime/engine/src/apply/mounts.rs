@@ -11,6 +11,7 @@ use croft_sys::path::{self, Kind};
 use croft_sys::{Errno, OFlags};
 
 use super::{Cause, Outcome};
+use crate::NO_IDMAP;
 use crate::world::{Cover, World};
 
 /// `MOUNT_ATTR_RDONLY` of mount_setattr(2).
@@ -94,7 +95,7 @@ pub(super) fn open_tree(
     if let Some((userns, recursive)) = changed.idmap {
         sys::set_idmap(tree.as_fd(), depth(recursive), world.fd(userns)?).map_err(|e| match e.errno() {
             Errno::INVAL => Cause {
-                reason: format!("{e}: the file system of {} cannot be id-mapped", path.display()),
+                reason: format!("{e}: the file system of {} {NO_IDMAP}", path.display()),
                 errno: Some(e.errno().raw_os_error()),
             },
             _ => e.into(),
