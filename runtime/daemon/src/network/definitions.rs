@@ -37,6 +37,22 @@ pub struct NewNetwork {
 /// Names that mean something else where a network is named.
 const RESERVED: [&str; 5] = ["none", "host", "container", "bridge", "default"];
 
+/// Addresses that no container can have: the kernel takes them for something else.
+const UNUSABLE: [(&str, &str); 7] = [
+    ("0.0.0.0/8", "which is no host's"),
+    ("127.0.0.0/8", "which every host has for itself"),
+    ("224.0.0.0/4", "which is multicast"),
+    ("240.0.0.0/4", "which is reserved"),
+    ("::/16", "which every host has for itself"),
+    ("fe80::/10", "which every link has for itself"),
+    ("ff00::/8", "which is multicast"),
+];
+
+fn unusable(net: IpNet) -> Option<(IpNet, &'static str)> {
+    let ranges = UNUSABLE.iter().filter_map(|(range, what)| Some((range.parse::<IpNet>().ok()?, *what)));
+    ranges.into_iter().find(|(range, _)| range.contains(&net) || net.contains(range))
+}
+
 impl TryFrom<wire::NewNetwork> for NewNetwork {
     type Error = Problem;
 
@@ -56,6 +72,12 @@ impl TryFrom<wire::NewNetwork> for NewNetwork {
             let net = text.parse().map_err(|_| {
                 invalid(format!("{text:?} is no range of addresses")).hint("10.1.0.0/24, or fd00:1::/64")
             })?;
+            if let Some((range, what)) = unusable(net) {
+                let why = format!("{net} has addresses of {range}, {what}");
+                return Err(
+                    invalid(why).hint("10.1.0.0/24, or fd00:1::/64; without a range, a free one is found")
+                );
+            }
             let is_second = match net {
                 IpNet::V4(net) => new.ipv4.replace(net).is_some(),
                 IpNet::V6(net) => new.ipv6.replace(net).is_some(),
@@ -262,4 +284,51 @@ fn overlap6(title: &str, net: Ipv6Net, known: &Known, routes: &[IpNet]) -> Optio
     })?;
     let problem = Problem::new(Kind::Conflict, title, format!("{net} overlaps {what}"));
     Some(problem.hint("without a range, a free one is found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_mean_something_else_are_refused() {
+        let asked = |net: &str| {
+            let subnets = vec![net.to_owned()];
+            NewNetwork::try_from(wire::NewNetwork {
+                name: "n".into(),
+                subnets,
+                ..wire::NewNetwork::default()
+            })
+        };
+        for net in [
+            "127.0.0.0/24",
+            "224.1.0.0/24",
+            "255.255.255.0/24",
+            "0.0.0.0/8",
+            "0.0.0.0/0",
+            "ff02::/64",
+            "::1/128",
+            "fe80::/64",
+        ] {
+            let refused = asked(net).unwrap_err();
+            assert!(
+                refused.detail.contains("has addresses of") && refused.hint.is_some(),
+                "{net}: {refused}"
+            );
+        }
+        for net in [
+            "10.0.0.0/24",
+            "172.16.0.0/16",
+            "192.168.1.0/24",
+            "100.64.0.0/16",
+            "fd00:1::/64",
+            "2001:db8::/64",
+        ] {
+            assert!(asked(net).is_ok(), "{net}");
+        }
+        assert_eq!(
+            UNUSABLE.iter().filter(|(range, _)| range.parse::<IpNet>().is_ok()).count(),
+            UNUSABLE.len()
+        );
+    }
 }
