@@ -19,6 +19,7 @@ pub const SUBJECT: Subject = Subject {
         Test { name: "security_options", requires: NEEDS, run: security_options },
         Test { name: "a_privileged_container", requires: NEEDS, run: privileged },
         Test { name: "limits_of_processes_and_groups", requires: NEEDS, run: limits },
+        Test { name: "values_that_mean_none", requires: NEEDS, run: values_that_mean_none },
         Test { name: "names_and_name_servers", requires: NEEDS, run: names },
         Test { name: "namespaces_of_the_host", requires: NEEDS, run: namespaces_of_the_host },
         Test { name: "namespaces_of_another_container", requires: NETWORKS, run: namespaces_of_another },
@@ -209,6 +210,29 @@ fn limits(host: &Host) -> Result<()> {
     ensure!(lines[5].ends_with("\t0") && lines[6] == "example.org", "{seen}");
     let groups: Vec<&str> = lines[7].split(' ').collect();
     ensure!(groups.contains(&"4321") && groups.len() >= 3, "{seen}");
+    croft.nothing_is_left()
+}
+
+fn values_that_mean_none(host: &Host) -> Result<()> {
+    let croft = Croft::new(host)?;
+    // As with Docker: zero is no limit of its own, and no name is none.
+    let zeros = [
+        "--memory=0",
+        "--memory-swap=0",
+        "--memory-reservation=0",
+        "--cpus=0",
+        "--cpu-shares=0",
+        "--pids-limit=0",
+    ];
+    let more = ["--blkio-weight=0", "--shm-size=0", "--hostname=", "--name=c"];
+    let script = "df -k /dev/shm | awk 'END {print $2}'; hostname; grep 127.0.1.1 /etc/hosts";
+    let rest = ["box", "sh", "-c", script];
+    let seen = croft.ok(&[&["run"], &zeros[..], &more, &rest].concat())?;
+    ensure!(seen == "65536\nc\n127.0.1.1\tc\n", "{seen}");
+    croft.ok(&["rm", "c"])?;
+    let twice = ["create", "--tmpfs", "/m", "--volume", "/srv:/m/", "box", "true"];
+    let (code, text) = croft.fails(&twice)?;
+    ensure!(code == 125 && text.contains("another mount has the same target"), "{code}: {text}");
     croft.nothing_is_left()
 }
 

@@ -435,6 +435,8 @@ impl Daemon {
     /// When it cannot be; nothing of it is left then.
     pub async fn create(&self, mut config: Config) -> Result<Created, Problem> {
         let title = format!("create {}", config.name.as_deref().unwrap_or("a container"));
+        config.limits = spec::given(config.limits);
+        config.shm_size = config.shm_size.filter(|bytes| *bytes != 0);
         spec::check(&config).map_err(|e| Problem::new(Kind::Invalid, &*title, e.to_string()))?;
         if let Some(signal) = &config.stop_signal {
             signals::number(signal).map_err(|e| Problem { title: format!("{title}: stop signal"), ..e })?;

@@ -16,7 +16,7 @@ use crate::devices::Node;
 use crate::ids::Range;
 
 pub use check::check;
-pub use resources::limits;
+pub use resources::{given, limits};
 
 /// What the image says of containers made from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,9 @@
 //! What cannot be asked for together: refused before anything is made.
 
-use croft_api::container::{Config, Ipc, Log, NetworkMode, Pid, Restart, Userns};
+use std::collections::HashSet;
+use std::path::Path;
+
+use croft_api::container::{Config, Ipc, Log, Mount, NetworkMode, Pid, Restart, Userns};
 
 use super::Invalid;
 
@@ -52,7 +55,20 @@ pub fn check(config: &Config) -> Result<(), Invalid> {
             return Err(Invalid::Value { what: "dns-search", value: domain.clone(), why });
         }
     }
+    targets(&config.mounts)?;
     log(&config.log)
+}
+
+/// Of two mounts on one target the first could not be seen.
+fn targets(mounts: &[Mount]) -> Result<(), Invalid> {
+    let mut seen = HashSet::new();
+    match mounts.iter().find(|mount| !seen.insert(Path::new(mount.target()))) {
+        Some(mount) => {
+            let why = "another mount has the same target".to_owned();
+            Err(Invalid::Value { what: "mount", value: mount.target().to_owned(), why })
+        }
+        None => Ok(()),
+    }
 }
 
 /// A file of a log holds more than the longest line that is not cut.

@@ -50,6 +50,20 @@ pub fn resources(config: &Config, devices: &[Node]) -> Result<Value, Invalid> {
     Ok(resources)
 }
 
+/// The `limits` of a new container without those of zero, which mean none, as with Docker. An update refuses zeros: it would change nothing, and say that it did.
+pub fn given(limits: Limits) -> Limits {
+    Limits {
+        memory: limits.memory.filter(|bytes| *bytes != 0),
+        cpus: limits.cpus.filter(|cpus| *cpus != 0.0),
+        cpu_shares: limits.cpu_shares.filter(|shares| *shares != 0),
+        cpuset: limits.cpuset.filter(|list| !list.is_empty()),
+        memory_swap: limits.memory_swap.filter(|bytes| *bytes != 0),
+        memory_reservation: limits.memory_reservation.filter(|bytes| *bytes != 0),
+        blkio_weight: limits.blkio_weight.filter(|weight| *weight != 0),
+        pids: limits.pids.filter(|pids| *pids != 0),
+    }
+}
+
 /// What of `linux.resources` these limits are: nothing for what has none.
 ///
 /// # Errors
