@@ -517,13 +517,8 @@ impl Container {
             (record.phase, record.wanted, record.volumes_go) = (Phase::Removing, Wanted::Stopped, volumes);
         })?;
         self.forget_health_watch();
-        let killed = self.end_for_removal().await?;
-        let removed = self.shared.unmake(&self.record()).await;
-        if removed.is_err() && killed {
-            // What of it stays does not run.
-            self.show(State::Stopped, None);
-        }
-        removed
+        self.end_for_removal().await?;
+        self.shared.unmake(&self.record()).await
     }
 }
 

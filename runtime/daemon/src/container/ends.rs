@@ -59,24 +59,22 @@ impl Container {
         false
     }
 
-    /// Kills it where it runs, and records its end, for whoever waits for that. Whether it ran.
-    pub(super) async fn end_for_removal(&mut self) -> Result<bool, Problem> {
+    /// Kills it where it runs, and records its end, for whoever waits for that. What cannot be killed so is ended by the removal itself, and
+    /// its status is not known then.
+    pub(super) async fn end_for_removal(&mut self) -> Result<(), Problem> {
         let record = self.record();
         if !matches!(self.state(), State::Running | State::Paused) || record.exit.is_some() {
-            return Ok(false);
+            return Ok(());
         }
         let (shim, id) = (&self.shared.shim, record.id.clone());
-        // What does not come to its end in time, or cannot be asked for, is ended with the rest: only its status is not known then.
-        let _ =
-            shim.ask(Request::Kill { id: id.clone(), exec: None, signal: signals::KILL, all: false }).await;
+        let kill = Request::Kill { id: id.clone(), exec: None, signal: signals::KILL, all: false };
+        if shim.ask(kill).await.is_err() {
+            return Ok(());
+        }
         let ended = tokio::time::timeout(KILL_LIMIT, shim.ask(Request::Wait { id, exec: None })).await;
-        let exit = match ended {
-            Ok(Ok(Reply::Exited(exit))) => exit,
-            _ => UNSEEN,
-        };
+        let Ok(Ok(Reply::Exited(exit))) = ended else { return Ok(()) };
         let exit = Exit { status: exit.status, at: clock::at(exit.at), oom: exit.oom };
-        self.change(record.told(), |record| record.exit = Some(exit))?;
-        Ok(true)
+        self.change(record.told(), |record| record.exit = Some(exit))
     }
 
     /// Removes one that nobody wants once it has ended. Whether it is gone.
