@@ -278,7 +278,11 @@ pub struct CreateArgs {
         value_name = "SOURCE:TARGET"
     )]
     pub volume: Vec<String>,
-    #[arg(help = "Mount files in memory: TARGET[:size=BYTES]", long, value_name = "TARGET")]
+    #[arg(
+        help = "Mount files in memory: TARGET[:OPTION,...], such as size=64m, mode=1777, exec; noexec, nosuid and nodev without any",
+        long,
+        value_name = "TARGET"
+    )]
     pub tmpfs: Vec<String>,
     #[command(flatten)]
     pub network: NetworkArgs,
