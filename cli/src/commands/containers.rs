@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use croft_api::client::{Client, Error};
 use croft_api::container::{Container, Created, Exec, Execed, Exit, State};
 use croft_api::network::{Protocol, Publish};
 use croft_api::problem::Kind;
-use std::net::IpAddr;
+use tokio::sync::watch;
 
 use super::attached::signals::Caught;
 use super::attached::{self, Wanted};
@@ -37,8 +38,10 @@ pub async fn run(client: &Client, args: &RunArgs, shown: Shown) -> Result<u8, Fa
     });
     let wanted = Wanted { terminal: args.create.tty, stdin: args.create.interactive, from: "oldest" };
     // From before the start: who is told to end in the middle of it leaves no container behind that runs.
+    let (has_started, starts) = watch::channel(false);
     let passes_on = args.sig_proxy && !args.detach && !args.create.tty;
     let caught = passes_on.then(Caught::new).transpose()?;
+    let _passing = caught.map(|caught| caught.pass_on(client, &format!("/containers/{name}"), &starts));
     let started = match args.detach {
         true => {
             let started = client.post::<(), ()>(&format!("/containers/{name}/start"), &()).await;
@@ -62,7 +65,7 @@ pub async fn run(client: &Client, args: &RunArgs, shown: Shown) -> Result<u8, Fa
         shown.done(&created, &created.id);
         return Ok(0);
     };
-    let _passing = caught.map(|caught| caught.pass_on(client, &format!("/containers/{name}")));
+    has_started.send_replace(true);
     if !attached.stay(client).await?.with_process()? {
         return Ok(0);
     }
@@ -233,7 +236,9 @@ pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
     };
     let caught = (args.sig_proxy && !config.terminal).then(Caught::new).transpose()?;
     let attached = attached::attach(client, &format!("/containers/{name}/attach?"), wanted).await?;
-    let _passing = caught.map(|caught| caught.pass_on(client, &format!("/containers/{}", container.id)));
+    let (_, runs) = watch::channel(true);
+    let _passing =
+        caught.map(|caught| caught.pass_on(client, &format!("/containers/{}", container.id), &runs));
     if !attached.stay(client).await?.with_process()? {
         return Ok(0);
     }

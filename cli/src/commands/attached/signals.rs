@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use croft_api::client::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Failed;
@@ -26,6 +27,11 @@ const INSISTS: u8 = 3;
 
 const INSISTING: [&str; 2] = ["INT", "TERM"];
 
+/// Waits until it is; false when it never will be.
+async fn is_true(watched: &mut watch::Receiver<bool>) -> bool {
+    watched.wait_for(|value| *value).await.is_ok()
+}
+
 /// Signals that are kept for a container.
 pub struct Caught(Vec<(Signal, SignalKind, &'static str)>);
 
@@ -40,20 +46,33 @@ impl Caught {
         caught.map(Caught).map_err(|e| Failed::from(format!("catch signals: {e}")))
     }
 
-    /// Passes on what has come and what comes to the container at `path`, until what this gives is dropped.
-    pub fn pass_on(self, client: &Client, path: &str) -> JoinSet<()> {
-        let insisted = Arc::new(AtomicU8::new(0));
+    /// Passes on what has come and what comes to the container at `path`, once it is started, until what this gives is dropped.
+    pub fn pass_on(self, client: &Client, path: &str, started: &watch::Receiver<bool>) -> JoinSet<()> {
+        let told = Arc::new(AtomicU8::new(0));
         let pass = |(mut signals, kind, name): (Signal, SignalKind, &'static str)| {
-            let (client, insisted) = (client.clone(), Arc::clone(&insisted));
+            let (client, told, mut started) = (client.clone(), Arc::clone(&told), started.clone());
             let path = format!("{path}/kill?signal={name}");
             async move {
-                while signals.recv().await.is_some() {
-                    if INSISTING.contains(&name) && insisted.fetch_add(1, Ordering::Relaxed) + 1 == INSISTS {
-                        eprintln!("croft: {INSISTS} times told to end: the container goes on without this");
-                        std::process::exit(128 + kind.as_raw_value());
+                let mut waits = false;
+                loop {
+                    tokio::select! {
+                        came = signals.recv() => {
+                            if came.is_none() {
+                                return;
+                            }
+                            if INSISTING.contains(&name) && told.fetch_add(1, Ordering::Relaxed) + 1 == INSISTS {
+                                eprintln!("croft: {INSISTS} times told to end: the container goes on without this");
+                                std::process::exit(128 + kind.as_raw_value());
+                            }
+                            waits = true;
+                        }
+                        true = is_true(&mut started), if waits => {
+                            waits = false;
+                            // One that has ended gets none, and this ends too.
+                            let _ = client.post::<(), ()>(&path, &()).await;
+                        }
+                        else => return,
                     }
-                    // One that has ended gets none, and this ends too.
-                    let _ = client.post::<(), ()>(&path, &()).await;
                 }
             }
         };
