@@ -18,17 +18,16 @@ impl Networks {
     /// # Errors
     /// When a port is taken, or the kernel does not want to; nothing of it is left then.
     pub fn attach(&self, container: &str, namespace: BorrowedFd<'_>) -> Result<(), Problem> {
-        let title = format!("connect {container}");
-        let (lease, networks) = {
+        let (title, lease, networks) = {
             let known = self.known();
-            let lease = known
-                .leases
-                .get(container)
-                .cloned()
-                .ok_or_else(|| Problem::new(Kind::Internal, title.clone(), "it has no addresses"))?;
+            let lease = known.leases.get(container).cloned();
+            let lease = lease.ok_or_else(|| {
+                Problem::new(Kind::Internal, format!("connect {container}"), "it has no addresses")
+            })?;
+            let title = format!("connect {}", lease.name());
             let of = |endpoint: &super::Endpoint| known.network(&endpoint.network, title.clone()).cloned();
             let networks = lease.endpoints.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-            (lease, networks)
+            (title, lease, networks)
         };
         // A croftd that was killed may have left it so.
         self.detach(container)?;

@@ -4,7 +4,7 @@ use croft_api::network::Connection;
 use croft_api::problem::{Kind, Problem};
 
 use super::addresses::{Taken, Wanted};
-use super::known::Known;
+use super::known::{self, Known};
 use super::record::{Endpoint, Lease};
 use super::{DEFAULT, Networks, Wish};
 
@@ -38,6 +38,10 @@ impl Networks {
         let mut known = self.known();
         if let Some(lease) = known.leases.get(container) {
             return Ok(lease.clone());
+        }
+        if let Some(port) = known::twice(&wish.publish) {
+            let why = format!("port {} of the host is to lead to two of the container's", port.host);
+            return Err(Problem::new(Kind::Invalid, "publish ports", why).hint("publish another one"));
         }
         let (names, publish) = (wish.names.clone(), wish.publish.clone());
         let mut lease = Lease { container: container.to_owned(), names, endpoints: Vec::new(), publish };

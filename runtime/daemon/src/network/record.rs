@@ -115,6 +115,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// What people call the container.
+    pub fn name(&self) -> &str {
+        self.names.first().unwrap_or(&self.container)
+    }
+
     /// A name for a further interface in the container.
     pub fn free_interface(&self) -> String {
         let taken = |name: &String| self.endpoints.iter().any(|endpoint| endpoint.interface == *name);
