@@ -169,10 +169,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-pub struct RunArgs {
-    /// Do not wait for its end
-    #[arg(short, long)]
-    pub detach: bool,
+pub struct SignalArgs {
     /// Pass signals that this command gets on to it, unless it has a terminal
     #[arg(
         long,
@@ -184,6 +181,15 @@ pub struct RunArgs {
         action = clap::ArgAction::Set
     )]
     pub sig_proxy: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Do not wait for its end
+    #[arg(short, long)]
+    pub detach: bool,
+    #[command(flatten)]
+    pub signals: SignalArgs,
     #[command(flatten)]
     pub create: CreateArgs,
 }
@@ -235,17 +241,8 @@ pub struct AttachArgs {
     /// Do not give it this process's input
     #[arg(long)]
     pub no_stdin: bool,
-    /// Pass signals that this command gets on to it, unless it has a terminal
-    #[arg(
-        long,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = true,
-        default_missing_value = "true",
-        action = clap::ArgAction::Set
-    )]
-    pub sig_proxy: bool,
+    #[command(flatten)]
+    pub signals: SignalArgs,
     /// The container's name or id
     #[arg(value_name = "CONTAINER", add = crate::complete::containers())]
     pub name: String,

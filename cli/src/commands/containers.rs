@@ -39,7 +39,7 @@ pub async fn run(client: &Client, args: &RunArgs, shown: Shown) -> Result<u8, Fa
     let wanted = Wanted { terminal: args.create.tty, stdin: args.create.interactive, from: "oldest" };
     // From before the start: who is told to end in the middle of it leaves no container behind that runs.
     let (has_started, starts) = watch::channel(false);
-    let passes_on = args.sig_proxy && !args.detach && !args.create.tty;
+    let passes_on = args.signals.sig_proxy && !args.detach && !args.create.tty;
     let caught = passes_on.then(Caught::new).transpose()?;
     let _passing = caught.map(|caught| caught.pass_on(client, &format!("/containers/{name}"), &starts));
     let started = match args.detach {
@@ -234,7 +234,7 @@ pub async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failed> {
         stdin: !args.no_stdin && (config.stdin || config.terminal),
         from: "now",
     };
-    let caught = (args.sig_proxy && !config.terminal).then(Caught::new).transpose()?;
+    let caught = (args.signals.sig_proxy && !config.terminal).then(Caught::new).transpose()?;
     let attached = attached::attach(client, &format!("/containers/{name}/attach?"), wanted).await?;
     let (_, runs) = watch::channel(true);
     let _passing =
@@ -308,7 +308,7 @@ pub async fn list(client: &Client, args: &PsArgs, shown: Shown) -> Result<u8, Fa
         containers.drain(..containers.len().saturating_sub(last));
     }
     if shown.quiet {
-        containers.iter().for_each(|container| crate::output::line(&container.id));
+        containers.iter().for_each(|container| output::line(&container.id));
         return Ok(0);
     }
     let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "ADDRESSES", "PORTS", "NAME"];
