@@ -23,7 +23,12 @@ pub fn line(text: impl Display) {
 
 /// Prints a text, or ends this program when that cannot be.
 pub fn print(text: &str) {
-    let Err(error) = write_all(std::io::stdout(), text.as_bytes()) else { return };
+    print_to(std::io::stdout(), text);
+}
+
+/// The same on another stream.
+pub fn print_to(to: impl Write + AsFd, text: &str) {
+    let Err(error) = write_all(to, text.as_bytes()) else { return };
     let status = unwritten(&error);
     if status != UNREAD {
         let _ = writeln!(std::io::stderr(), "croft: write the output: {error}");

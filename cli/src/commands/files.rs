@@ -292,11 +292,11 @@ fn add<W: Write>(
 pub async fn diff(client: &Client, name: &str, shown: Shown) -> Result<u8, Failed> {
     let changes: Vec<Change> = client.get(&format!("/containers/{}/changes", part(name))).await?;
     match shown.format {
-        _ if shown.quiet => changes.iter().for_each(|change| crate::output::line(&change.path)),
+        _ if shown.quiet => changes.iter().for_each(|change| output::line(&change.path)),
         Format::Json => output::json(&changes),
-        Format::Table => changes
-            .iter()
-            .for_each(|change| crate::output::line(format_args!("{:?} {}", change.kind, change.path))),
+        Format::Table => {
+            changes.iter().for_each(|change| output::line(format_args!("{:?} {}", change.kind, change.path)))
+        }
     }
     Ok(0)
 }

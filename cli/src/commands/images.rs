@@ -115,7 +115,7 @@ pub async fn push(client: &Client, args: &TransferArgs, format: Format) -> Resul
 pub async fn list(client: &Client, quiet: bool, format: Format) -> Result<u8, Failed> {
     let images: Vec<Image> = client.get("/images").await?;
     if quiet {
-        images.iter().for_each(|image| crate::output::line(&image.id));
+        images.iter().for_each(|image| output::line(&image.id));
         return Ok(0);
     }
     output::list(format, &images, &["NAME", "IMAGE ID", "CREATED", "LAYERS", "SIZE"], |image| {
@@ -195,10 +195,10 @@ pub async fn load(client: &Client, args: &LoadArgs, format: Format) -> Result<u8
     let images: Vec<Image> = archive::send(client, Method::POST, "/images/load", work).await?;
     match format {
         Format::Json => output::json(&images),
-        Format::Table if args.quiet => images.iter().for_each(|image| crate::output::line(&image.id)),
+        Format::Table if args.quiet => images.iter().for_each(|image| output::line(&image.id)),
         Format::Table => images
             .iter()
-            .for_each(|image| crate::output::line(format_args!("{} {}", image.names.join(" "), image.id))),
+            .for_each(|image| output::line(format_args!("{} {}", image.names.join(" "), image.id))),
     }
     Ok(0)
 }

@@ -102,7 +102,7 @@ async fn show(
         let LogLine { time, stream, log, .. } = line;
         let text = if timestamps { format!("{time} {log}") } else { log };
         match stream.as_str() {
-            "stderr" => eprint!("{text}"),
+            "stderr" => output::print_to(std::io::stderr(), &text),
             _ => output::print(&text),
         }
     }

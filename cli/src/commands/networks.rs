@@ -68,7 +68,7 @@ async fn create(client: &Client, args: &NetworkCreateArgs, shown: Shown) -> Resu
 async fn list(client: &Client, quiet: bool, format: Format) -> Result<(), Failed> {
     let networks: Vec<Network> = client.get("/networks").await?;
     if quiet {
-        networks.iter().for_each(|network| crate::output::line(&network.name));
+        networks.iter().for_each(|network| output::line(&network.name));
         return Ok(());
     }
     output::list(format, &networks, &["NAME", "MODE", "SUBNETS", "INTERNAL", "CONTAINERS"], |network| {

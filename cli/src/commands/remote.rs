@@ -37,7 +37,7 @@ pub fn run(keys: &Keys, command: &RemoteCommand, shown: Shown) -> Result<u8, Fai
             let key = own(keys)?;
             match shown.format {
                 crate::args::Format::Json => output::json(&key),
-                crate::args::Format::Table => crate::output::print(&key.certificate),
+                crate::args::Format::Table => output::print(&key.certificate),
             }
         }
         RemoteCommand::Trust { address, name, certificate } => {
@@ -56,7 +56,7 @@ pub fn run(keys: &Keys, command: &RemoteCommand, shown: Shown) -> Result<u8, Fai
         RemoteCommand::List => {
             let all = keys.trusted()?;
             if shown.quiet {
-                all.iter().for_each(|one| crate::output::line(&one.name));
+                all.iter().for_each(|one| output::line(&one.name));
                 return Ok(0);
             }
             output::list(shown.format, &all, &["NAME", "ADDRESS", "FINGERPRINT"], |one| {

@@ -25,7 +25,7 @@ pub async fn run(client: &Client, args: &StatsArgs, shown: Shown) -> Result<u8, 
     if args.no_stream {
         let all: Vec<Stats> = client.get(&format!("/stats?{query}")).await?;
         if shown.quiet {
-            all.iter().for_each(|stats| crate::output::line(&stats.id));
+            all.iter().for_each(|stats| output::line(&stats.id));
             return Ok(0);
         }
         output::list(format, &all, HEAD, |stats| row(stats, args.no_trunc));

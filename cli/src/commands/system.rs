@@ -53,10 +53,10 @@ pub async fn run(client: &Client, command: &SystemCommand, shown: Shown) -> Resu
 /// Prints findings below a word for their reasons.
 fn print(findings: &[Finding], why: &str) {
     if findings.is_empty() {
-        return crate::output::line("nothing is left over");
+        return output::line("nothing is left over");
     }
     let row = |finding: &Finding| vec![finding.what.clone(), finding.name.clone(), finding.why.clone()];
-    crate::output::line(output::table(findings, &["WHAT", "NAME", why], row));
+    output::line(output::table(findings, &["WHAT", "NAME", why], row));
 }
 
 async fn usage(client: &Client, format: Format) -> Result<u8, Failed> {

@@ -31,7 +31,7 @@ pub async fn run(client: &Client, args: &TopArgs, shown: Shown) -> Result<u8, Fa
 async fn processes(client: &Client, name: &str, shown: Shown) -> Result<u8, Failed> {
     let processes: Vec<Process> = client.get(&format!("/containers/{}/top", part(name))).await?;
     if shown.quiet {
-        processes.iter().for_each(|process| crate::output::line(process.pid));
+        processes.iter().for_each(|process| output::line(process.pid));
         return Ok(0);
     }
     let head = ["UID", "PID", "PPID", "INSIDE", "S", "RSS", "AGE", "TIME", "CMD"];

@@ -47,7 +47,7 @@ pub async fn run(client: &Client, command: &VolumeCommand, shown: Shown) -> Resu
 async fn list(client: &Client, shown: Shown) -> Result<(), Failed> {
     let volumes: Vec<Volume> = client.get("/volumes").await?;
     if shown.quiet {
-        volumes.iter().for_each(|volume| crate::output::line(&volume.name));
+        volumes.iter().for_each(|volume| output::line(&volume.name));
         return Ok(());
     }
     output::list(shown.format, &volumes, &["NAME", "CREATED", "USED BY"], |volume| {
