@@ -437,6 +437,7 @@ impl Daemon {
         let title = format!("create {}", config.name.as_deref().unwrap_or("a container"));
         config.limits = spec::given(config.limits);
         config.shm_size = config.shm_size.filter(|bytes| *bytes != 0);
+        config.hostname = config.hostname.filter(|name| !name.is_empty());
         spec::check(&config).map_err(|e| Problem::new(Kind::Invalid, &*title, e.to_string()))?;
         if let Some(signal) = &config.stop_signal {
             signals::number(signal).map_err(|e| Problem { title: format!("{title}: stop signal"), ..e })?;

@@ -92,12 +92,7 @@ impl Shared {
         }
         let mut user = found.map_err(&invalid)?;
         user.additional.extend(&edits.additional_gids);
-        let hostname = record
-            .config
-            .hostname
-            .clone()
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| record.name.clone());
+        let hostname = record.config.hostname.clone().unwrap_or_else(|| record.name.clone());
         let files =
             self.own_files(&bundle, record, &hostname, &joined, wanted).map_err(|e| failed(&bundle, e))?;
         let asked = devices::Asked {
